@@ -1,0 +1,68 @@
+# popper: make is the interface.
+#
+#   make demo       its own environment, a demo user and mailbox, popper on 127.0.0.1:1110, as whoever you are
+#   make check      everything the tests need (apt packages too, for root), then the tests
+#   make install    PREFIX=/usr/local DESTDIR= PYTHON=python3
+#   make bench      ratios, measured here; PEERS=DIR adds other servers
+#   make clean      what the others left
+
+PYTHON = python3
+PREFIX = /usr/local
+DESTDIR =
+BUILD = build
+VENV = $(BUILD)/venv
+APT = openbsd-inetd ucspi-tcp curl fetchmail mpop getmail6 mailutils s-nail nmap procmail logwatch fail2ban mandoc \
+      strace liblockfile-bin python3-venv
+
+LIBDIR = $(PREFIX)/lib/popper
+SBINDIR = $(PREFIX)/sbin
+MANDIR = $(PREFIX)/share/man
+SHARE = $(PREFIX)/share/popper
+NAMES = in.popper qpopper in.qpopper
+
+all:
+	@sed -n '2,8s/^# *//p' Makefile
+
+demo:
+	$(PYTHON) tests/demo.py $(BUILD)/demo
+
+check: $(VENV)/ready packages
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+# The environment of the tests: popper as pip installs it, from this tree, and what the tests need.
+$(VENV)/ready: setup.cfg
+	$(PYTHON) -m venv $(VENV) || { [ "$$(id -u)" = 0 ] && $(MAKE) packages && $(PYTHON) -m venv $(VENV); }
+	$(VENV)/bin/python -m pip install -q -e '.[test]'
+	touch $@
+
+packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  missing=; for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	  [ -z "$$missing" ] || { apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }; fi
+
+# The first line names the interpreter by its real path: inetd gives a PATH of its own. -I: nothing of the
+# environment is believed. -S: no site-packages until a library is asked for (popper/library.py).
+install:
+	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(MANDIR)/man5 \
+	  $(DESTDIR)$(SHARE)/bulletins $(DESTDIR)$(SHARE)/etc
+	for d in popper popper/auth popper/storage; do \
+	  install -d $(DESTDIR)$(LIBDIR)/$$d; install -m 644 $$d/*.py $(DESTDIR)$(LIBDIR)/$$d; done
+	python=$$($(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer"; print(sys.executable)') && \
+	  $$python -m compileall -q -f --invalidation-mode unchecked-hash -s '$(DESTDIR)' $(DESTDIR)$(LIBDIR)/popper && \
+	  { echo "#!$$python -IS"; sed 's|^LIBRARY = None|LIBRARY = "$(LIBDIR)"|' popper/launch.py; } \
+	    >$(DESTDIR)$(SBINDIR)/popper
+	chmod 755 $(DESTDIR)$(SBINDIR)/popper
+	for n in $(NAMES); do ln -sf popper $(DESTDIR)$(SBINDIR)/$$n; done
+	install -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
+	install -m 644 bulletins/* $(DESTDIR)$(SHARE)/bulletins
+	cp -R etc/. $(DESTDIR)$(SHARE)/etc
+
+bench: $(VENV)/ready packages
+	$(VENV)/bin/python tests/bench/run.py $(if $(PEERS),--peers $(PEERS))
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all demo check packages install bench clean

@@ -1,0 +1,7 @@
+"""python -m popper"""
+
+import sys
+
+from popper.cli import main
+
+sys.exit(main())

@@ -1,0 +1,33 @@
+"""Who may come in. A chain of modules, each asked in turn for the account behind a name.
+
+The contract of a module (popper.auth.NAME, or a dotted path of one's own):
+
+    authenticate(user: str, password: bytes, options) -> Account   the password is right
+                                                      -> None      no such user here; the next module is asked
+    raises Denied(text, reason)                                    there is such a user, and this is not good enough
+
+The first module that knows the name decides, so one name is never two people. When nobody knows it, a verification
+of the usual cost is made all the same, and the caller waits out the rest: an unknown name costs what a known one
+does.
+"""
+
+from popper.account import Account, Credentials, plain_name
+from popper.errors import Denied
+from popper.library import library
+
+
+def authenticate(credentials: Credentials, options) -> Account:
+    """The account these credentials open, or Denied."""
+    user = plain_name(credentials.user)
+    if user is not None and credentials.password and b"\0" not in credentials.password:
+        for name in options.auth:
+            module = library(name) if "." in name else __import__(f"popper.auth.{name}", fromlist=["*"])
+            account = module.authenticate(user, credentials.password, options)
+            if account is not None:
+                return account
+        reason = "no such user"
+    else:
+        reason = "not a name and a password"
+    from popper.auth.crypt import burn
+    burn(credentials.password)
+    raise Denied("", reason)

@@ -1,0 +1,51 @@
+"""Users of a file, `password_file`: one line each, `user:hash[:uid:gid:gecos:home:shell]`, `#` for comments.
+
+uid and gid, when given, say as whom the user is served; without them it is the system account of that name, or, when
+popper runs as an ordinary user, that user.
+"""
+
+import os
+
+from popper.account import Account
+from popper.auth.crypt import verify
+from popper.errors import PERMANENT, Denied, Refused
+
+LARGEST = 67108864
+
+
+def authenticate(user: str, password: bytes, options) -> "Account | None":
+    fields = _line_of(user, options.password_file) if options.password_file else None
+    if fields is None:
+        return None
+    if not verify(password, fields[1]):
+        raise Denied("", "wrong password")
+    home = os.fsdecode(fields[5]) if len(fields) > 5 else ""
+    if os.geteuid() != 0:
+        return Account(user, home=home or os.path.expanduser("~"))
+    if len(fields) > 3 and fields[2].isdigit() and fields[3].isdigit():
+        uid, gid = int(fields[2]), int(fields[3])
+    else:
+        import pwd
+        try:
+            known = pwd.getpwnam(user)
+        except KeyError:
+            raise Denied("", f"{options.password_file} gives no uid and gid, and there is no such account") from None
+        uid, gid, home = known.pw_uid, known.pw_gid, home or known.pw_dir
+    if uid < options.min_uid:
+        raise Denied(f"Access is blocked for UIDs below {options.min_uid}", f"uid {uid}")
+    return Account(user, uid, gid, home)
+
+
+def _line_of(user: str, path: str) -> "list[bytes] | None":
+    """The fields of a user's line; the whole file is read whoever asks, so that a name's place takes no time."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            octets = file.read(LARGEST)
+    except OSError as error:
+        raise Refused("System error, can't verify passwords.", PERMANENT, f"{path}: {error.strerror}") from None
+    found, prefix = None, user.encode() + b":"
+    for line in octets.split(b"\n"):
+        if found is None and line.startswith(prefix):
+            found = line.rstrip(b"\r").split(b":")
+    return found

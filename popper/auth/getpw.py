@@ -1,0 +1,83 @@
+"""System accounts: getpwnam, and the shadow entry through the C library (Python has dropped its own).
+
+What the original refused is refused (ucb-popper.md 4.2), but only told to who knows the password.
+"""
+
+import ctypes
+import os
+import pwd
+import time
+
+from popper.account import Account
+from popper.auth.crypt import burn, verify
+from popper.errors import PERMANENT, Denied, Refused
+
+SHELLS = "/etc/shells"
+ANY_SHELL = b"/POPPER/ANY/SHELL/"            # a line of SHELLS that lets in whatever shell somebody has
+
+
+class Shadow(ctypes.Structure):
+    """struct spwd of shadow.h. Days are counted from 1970-01-01; -1: not set."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("hash", ctypes.c_char_p), ("changed", ctypes.c_long),
+                ("least", ctypes.c_long), ("most", ctypes.c_long), ("warn", ctypes.c_long),
+                ("inactive", ctypes.c_long), ("expires", ctypes.c_long), ("flag", ctypes.c_ulong)]
+
+
+def authenticate(user: str, password: bytes, options) -> "Account | None":
+    try:
+        known = pwd.getpwnam(user)
+    except KeyError:
+        return None
+    if os.geteuid() not in (0, known.pw_uid):
+        return None
+    shadow = shadow_of(user)
+    stored = shadow.hash if shadow else os.fsencode(known.pw_passwd)
+    if not shadow and known.pw_passwd == "x":
+        raise Refused("System error, can't verify passwords.", PERMANENT, "the shadow file cannot be read")
+    if not stored or stored[:1] in (b"!", b"*"):
+        burn(password)
+        raise Denied("", "the account is locked or has an empty password")
+    if not verify(password, stored):
+        raise Denied("", "wrong password")
+    complaint = complaint_about(known, shadow, options, int(time.time()) // 86400)
+    if complaint:
+        raise Denied(complaint, complaint)
+    return Account(user, known.pw_uid, known.pw_gid, known.pw_dir)
+
+
+def complaint_about(known, shadow, options, today: int) -> str:
+    """Why somebody who knows the password may not come in all the same, or ""."""
+    if known.pw_uid < options.min_uid:
+        return f"Access is blocked for UIDs below {options.min_uid}"
+    if options.check_shell:
+        if not known.pw_shell:
+            return "No user shell defined"
+        if not _is_login_shell(os.fsencode(known.pw_shell)):
+            return f'"{known.pw_name}": shell not found.'
+    if shadow:
+        if 0 < shadow.expires <= today:
+            return f'"{known.pw_name}": account expired.'
+        if shadow.changed == 0 or (shadow.most >= 0 and 0 < shadow.changed < today - shadow.most):
+            return f'"{known.pw_name}": password expired.'
+    return ""
+
+
+def shadow_of(user: str) -> "Shadow | None":
+    """The shadow entry; None: there is none, or it may not be read."""
+    try:
+        getspnam = ctypes.CDLL(None).getspnam
+    except AttributeError:
+        return None
+    getspnam.restype, getspnam.argtypes = ctypes.POINTER(Shadow), (ctypes.c_char_p,)
+    found = getspnam(user.encode())
+    return found.contents if found else None
+
+
+def _is_login_shell(shell: bytes) -> bool:
+    try:
+        with open(SHELLS, "rb") as file:
+            lines = [line.strip() for line in file]
+    except OSError:
+        lines = [b"/bin/sh", b"/bin/csh"]    # what getusershell(3) takes for granted
+    return shell in lines or ANY_SHELL in lines

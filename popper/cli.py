@@ -1,0 +1,125 @@
+"""Usage:
+  popper [-dsR]... [-b DIR]... [-T SECS]... [-t FILE]... [-C FILE]... [--stdio]... [--check]...
+  popper -h
+  popper -V
+
+A POP3 server. Started by inetd it serves the connection it was started for;
+started any other way it listens by itself.
+
+  -b DIR    directory of bulletins
+  -d        debug to syslog
+  -s        log a Stats line for each session that entered UPDATE
+  -T SECS   idle limit in seconds, 120 if not given, 0 for none
+  -t FILE   write all log lines, and debugging, to FILE
+  -R        do not look up the name of the client
+  -C FILE   configuration, /etc/popper.conf if not given
+  --stdio   one session on standard input and output
+  --check   read the configuration, say what is wrong with it, and end
+  -h        show this
+  -V        show the version
+"""
+
+import posix
+import sys
+
+from popper import VERSION
+from popper.errors import ConfigError
+from popper.options import plain_flags, settle
+
+EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 0, 64, 69, 73, 78
+
+
+def main(arguments: "list[str] | None" = None) -> int:
+    """Run popper; the exit status is one of sysexits.h, 0 for a session that ended in whatever way."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    ident = sys.argv[0].rpartition("/")[2] or "popper"
+    connected = _is_connection(0)
+    found = plain_flags(arguments)
+    if found is None:
+        found = _ask_docopt(arguments)
+        if isinstance(found, str):
+            return _fail(ident, found, EX_USAGE, connected)
+        if found is None:
+            return EX_OK
+    try:
+        options = settle(found)
+    except ConfigError as mistake:
+        return _fail(ident, str(mistake), EX_CONFIG, connected)
+    if options.check:
+        print(f"{options.config or 'configuration'}: no mistake found")
+        return EX_OK
+    try:
+        trace = _trace(options)
+    except ConfigError as mistake:
+        return _fail(ident, str(mistake), EX_CANTCREAT, connected)
+    from popper import inetd
+    if connected or options.stdio:
+        inetd.converse(options, ident, trace, 0, 0 if connected else 1)
+        return EX_OK
+    from popper import daemon
+    try:
+        daemon.run(options, ident, trace, daemon.listen(*options.bindto))
+    except ConfigError as mistake:
+        return _fail(ident, str(mistake), EX_UNAVAILABLE, connected)
+    return EX_OK
+
+
+def _is_connection(fd: int) -> bool:
+    """Whether a descriptor is a socket: then a client is at the other end of it, and of standard error."""
+    try:
+        return posix.fstat(fd).st_mode & 0o170000 == 0o140000
+    except OSError:
+        return False
+
+
+def _trace(options) -> "int | None":
+    """Open the trace file, while there is root to open it."""
+    if not options.trace:
+        return None
+    from popper.journal import open_trace
+    return open_trace(options.trace)
+
+
+def _ask_docopt(arguments: "list[str]") -> "list[tuple[str, str]] | str | None":
+    """What docopt makes of a command line: flags, a complaint, or None when it wanted nothing but an answer."""
+    from popper.library import library
+    docopt = library("docopt")
+    try:
+        parsed = docopt.docopt(__doc__, arguments, False)
+    except docopt.DocoptExit as complaint:
+        return " ".join(str(complaint).split())
+    if parsed["-h"]:
+        print(__doc__.rstrip())
+        return None
+    if parsed["-V"]:
+        print(f"popper {VERSION}")
+        return None
+    return flags_of(parsed)
+
+
+def flags_of(parsed: dict) -> "list[tuple[str, str]]":
+    """What `plain_flags` would have made of the same command line."""
+    from popper.options import FLAGS, LONG
+    found = []
+    for letter, (name, takes, value) in FLAGS.items():
+        given = parsed["-" + letter]
+        if takes:
+            found += [(name, each) for each in given]
+        elif given:
+            found.append((name, value))
+    return found + [(name, "yes") for flag, name in LONG.items() if parsed[flag]]
+
+
+def _fail(ident: str, complaint: str, status: int, connected: bool) -> int:
+    """Tell the administrator: on standard error, or, under a super-server, in the log and one word to the client."""
+    if not connected:
+        sys.stderr.write(f"{ident}: {complaint}\n")
+        return status
+    import syslog
+    syslog.openlog(ident, syslog.LOG_PID, syslog.LOG_LOCAL0)
+    syslog.syslog(syslog.LOG_CRIT, complaint)
+    try:
+        posix.write(0, b"-ERR [SYS/PERM] This server is not configured properly.\r\n")
+    except OSError:
+        pass
+    return status

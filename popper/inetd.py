@@ -1,0 +1,102 @@
+"""One session on descriptors that somebody else opened: a super-server's socket, or standard input and output.
+
+The greeting leaves before most of popper is imported; the client's round trip hides the rest.
+"""
+
+import os
+
+from popper import greeting
+
+
+def converse(options, ident: str, trace: "int | None", source: int = 0, sink: int = 1) -> None:
+    """Greet, and hold one session."""
+    host = options.hostname or os.uname().nodename
+    if _greet(sink, f"+OK {greeting(host)}\r\n".encode("ascii", "replace")):
+        serve_one(options, ident, trace, host, source, sink)
+
+
+def serve_one(options, ident: str, trace: "int | None", host: str, source: int, sink: int,
+              greeted: bool = True) -> None:
+    """Hold one session on a connection."""
+    from popper.journal import Journal
+    log = Journal(ident, options, trace)
+    peer, connection = _peer_of(source)
+    if connection is not None:
+        _prepare(connection, options.debug, log)
+        if options.lookup:
+            from popper.privilege import become_nobody
+            peer.look_up(options.dns_timeout, become_nobody)
+    os.umask(0o077)
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _hang_up_on_signals()
+    from popper.channel import Channel
+    from popper.login import Login
+    from popper.serve import Server
+    from popper.submit import Submission
+    from popper.tally import Tally
+
+    if options.bulletins:
+        log.debug(f"Bulletins of {options.bulletins} are not delivered: this version does not know how")
+
+    def submission(account):
+        return (lambda: Submission(options.sendmail, account.user, account.home, options.xmit_max)) \
+            if options.xmit_max else None
+
+    channel = Channel(source, sink, options.timeout, Tally())
+    Server(channel, host, peer, Login(options, peer, log), options, log, submission).run(greeted)
+
+
+def _greet(sink: int, line: bytes) -> bool:
+    """Write the greeting; whether anybody was there. A socket this new takes it whole."""
+    try:
+        return os.write(sink, line) == len(line)
+    except OSError:
+        return False
+
+
+def _peer_of(source: int):
+    """(Peer, the connection as a socket object or None)."""
+    from popper.peer import Peer
+    import _socket
+    try:
+        connection = _socket.socket(fileno=source)
+    except OSError:
+        return Peer("local"), None
+    try:
+        address = connection.getpeername()
+    except OSError:
+        address = ""
+    if not isinstance(address, tuple):       # a UNIX socket has no address to verify
+        connection.detach()
+        return Peer("local"), None
+    return Peer(address[0], address[1]), connection
+
+
+def _prepare(connection, debug: bool, log) -> None:
+    """No waiting for acknowledgements, and word when the other end has died."""
+    import _socket
+    options = [(_socket.IPPROTO_TCP, _socket.TCP_NODELAY), (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE)]
+    if debug:
+        options.append((_socket.SOL_SOCKET, _socket.SO_DEBUG))
+    for level, option in options:
+        try:
+            connection.setsockopt(level, option, 1)
+        except OSError as error:
+            log.debug(f"setsockopt({level}, {option}): {error.strerror}")
+    connection.detach()                      # the descriptor stays open; it is not this object's to close
+
+
+def _hang_up_on_signals() -> None:
+    """SIGHUP, SIGTERM and SIGINT end a session like a broken connection, its locks given back."""
+    import _signal
+    from popper.errors import HungUp
+
+    def hang_up(number, frame):
+        for each in numbers:
+            _signal.signal(each, _signal.SIG_IGN)
+        raise HungUp(f"signal {number}")
+
+    numbers = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
+    for number in numbers:
+        _signal.signal(number, hang_up)

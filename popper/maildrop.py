@@ -1,0 +1,90 @@
+"""The maildrop as one session sees it: numbers, marks, totals. Nothing on disk changes before `update`.
+
+Two kinds of number: a *number*, 1..n, is what the client says; an *entry* is what the store holds. Nobody but
+`Maildrop.entry` turns one into the other.
+
+The Store contract (mbox, memory; later Maildir):
+
+    scan() -> list of entries        each has `octets`: its size on the wire, dot-stuffing apart (RFC 1939.11)
+    read(entry) -> blocks            the stored text without envelope line or separator; raises DropBroken, at the
+                                     latest after the last block, when it is not what scan() saw
+    header(entry) -> bytes           the same text up to the blank line, at most HEADER_MOST octets
+    unique_ids() -> list of bytes    one for each entry, in order, all different
+    seen(entry) -> bool              whether a stored Status: says it was read
+    commit(entries)                  delete these, and nothing else, or raise Refused or DropBroken
+    close()                          let go of locks and descriptors; twice does no harm
+"""
+
+from popper.errors import Refused
+
+HEADER_MOST = 262144           # octets of a header that are looked at; longer ones are served whole but not searched
+
+
+class Maildrop:
+    """The messages of a store, numbered, with deletion marks and the LAST mark."""
+
+    def __init__(self, user: str, store) -> None:
+        self.user = user
+        self.store = store
+        self.entries = store.scan()
+        self.deleted: "set[int]" = set()
+        self.count = len(self.entries)
+        self.octets = self.total = sum(entry.octets for entry in self.entries)
+        self.accessed = 0
+        self.ids = None
+
+    def entry(self, number: int, gone: str = "Message {} has been deleted."):
+        """The entry behind a client's number, or Refused: there is none such, or it is marked deleted."""
+        if not 0 < number <= len(self.entries):
+            raise Refused(f"Message {number} does not exist.")
+        if number in self.deleted:
+            raise Refused(gone.format(number))
+        return self.entries[number - 1]
+
+    def listed(self):
+        """(number, entry) for each message not marked deleted."""
+        deleted = self.deleted
+        return ((n, entry) for n, entry in enumerate(self.entries, 1) if n not in deleted)
+
+    def delete(self, number: int) -> None:
+        entry = self.entry(number, "Message {} has already been deleted.")
+        self.deleted.add(number)
+        self.count -= 1
+        self.octets -= entry.octets
+        self.access(number)
+
+    def access(self, number: int) -> None:
+        self.accessed = max(self.accessed, number)
+
+    def reset(self) -> None:
+        """RSET: no deletion marks, and LAST as the session found it (RFC 1081)."""
+        self.deleted.clear()
+        self.count, self.octets = len(self.entries), self.total
+        self.accessed = 0
+
+    @property
+    def last(self) -> int:
+        """LAST: the highest message asked for in this session or, before that, marked read when it began."""
+        if self.accessed:
+            return self.accessed
+        for number in range(len(self.entries), 0, -1):
+            if self.store.seen(self.entries[number - 1]):
+                return number
+        return 0
+
+    def unique_id(self, number: int) -> bytes:
+        self.entry(number, "Message {} has been marked for deletion.")
+        return self.unique_ids()[number - 1]
+
+    def unique_ids(self) -> "list[bytes]":
+        if self.ids is None:
+            self.ids = self.store.unique_ids()
+        return self.ids
+
+    def update(self) -> None:
+        """UPDATE: the marked messages go, in one step, or Refused and none did (RFC 1939.6)."""
+        if self.deleted:
+            self.store.commit([self.entries[n - 1] for n in sorted(self.deleted)])
+
+    def close(self) -> None:
+        self.store.close()

@@ -1,0 +1,70 @@
+"""Root, and the way out of it: short enough to read in one sitting.
+
+Under a super-server that starts popper as root, this process is root from its start to `become`, and runs
+
+    launch, cli, options, inetd or daemon   before the greeting
+    serve, session, wire, channel           AUTHORIZATION: command lines of a stranger
+    peer                                    forks; the fork that asks DNS is nobody
+    login, auth.*                           the password file or the shadow file, libcrypt
+
+and the user from then on: storage.*, the commands of TRANSACTION, UPDATE, and sendmail for XTND XMIT. `storage.locks`
+may leave a keeper, with the user's uid and the spool's group. tests/test_privilege.py compares this list with the
+imports. Run as an ordinary user, popper is that user throughout.
+"""
+
+import os
+
+from popper.errors import PERMANENT, Refused
+
+NOBODY = 65534
+
+
+def become(name: str, uid: int, gid: int, spool_gid: "int | None" = None) -> None:
+    """Give up root for good: groups, gid, uid, in this order, each checked; then prove that there is no way back.
+
+    spool_gid: a group that stays the effective one until `shed_group`, for the lock keeper to be forked with.
+    Raises Refused before anything changed; what fails later ends the process.
+    """
+    if os.geteuid() != 0:
+        if uid != os.geteuid():
+            raise Refused("System error, this server cannot become you.", PERMANENT, f"not root, and not uid {uid}")
+        return
+    groups = os.getgrouplist(name, gid)
+    effective = gid if spool_gid is None else spool_gid
+    try:
+        os.setgroups(groups)
+        os.setresgid(gid, effective, gid)
+        os.setresuid(uid, uid, uid)
+        ours = os.getresuid() == (uid, uid, uid) and os.getresgid() == (gid, effective, gid)
+        if not ours or set(os.getgroups()) - {effective} != set(groups) - {effective}:
+            os._exit(70)
+        _prove_irreversible()
+    except OSError:
+        os._exit(70)
+
+
+def shed_group() -> None:
+    """Give up the spool's group for good."""
+    gid = os.getgid()
+    os.setresgid(gid, gid, gid)
+    if os.getresgid() != (gid, gid, gid):
+        os._exit(70)
+
+
+def become_nobody() -> None:
+    """In a forked child: no groups, nobody's uid and gid. Nothing to do for an ordinary user."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        _prove_irreversible()
+
+
+def _prove_irreversible() -> None:
+    if os.getuid() == 0:
+        os._exit(70)
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return
+    os._exit(70)

@@ -1,0 +1,214 @@
+"""A mailbox in mbox format, served where it lies: no copy, nothing held open but one descriptor, the inode kept.
+
+Mail that arrives during a session stays behind what was scanned and is left alone. Any other change by someone else
+ends the session: the mailbox is looked at again, by the function that first scanned it, whenever its size or time
+has moved.
+"""
+
+import _signal
+import errno
+import os
+import time
+
+from popper.errors import PERMANENT, TEMPORARY, DropBroken, Refused
+from popper.maildrop import HEADER_MOST
+from popper.storage.identity import seen, told_apart, unique_id
+from popper.storage.locks import OPEN, Held, complaint_about
+from popper.storage.scan import Entry, NotMailbox, first_blank, scan
+
+BLOCK = 131072                 # octets read and sent at once; larger ones fall out of the processor's cache
+CHUNK = 1048576                # octets moved at once in an update
+TICK = 20_000_000              # ns; a file changed this recently may change again without its time moving
+
+
+class Mbox:
+    """The Store over one file. locks: SpoolLocks or Keeper; lock_timeout in seconds."""
+
+    def __init__(self, path: str, locks, sysv: bool = False, lock_timeout: int = 10, fsync: bool = True) -> None:
+        self.path = path
+        self.locks = locks
+        self.sysv = sysv
+        self.lock_timeout = lock_timeout
+        self.fsync = fsync
+        self.descriptor: "int | None" = None
+        self.size = 0                        # of what was scanned; what lies behind came later
+        self.stamp: "tuple | None" = None    # size and time of the file when it was last known to be right
+        self.entries: "list[Entry]" = []
+
+    def scan(self) -> "list[Entry]":
+        """Open, lock, and list the mailbox; a missing one is empty. Raises Refused."""
+        for _ in range(5):
+            self._open()
+            if self.descriptor is None:
+                return self.entries
+            with self._held():
+                if self._in_place():
+                    status = os.fstat(self.descriptor)
+                    self.size = status.st_size
+                    try:
+                        self.entries = list(scan(self._pread, self.size, self.sysv))
+                    except NotMailbox as error:
+                        raise Refused("Unable to process From lines (envelopes), change recognition modes.",
+                                      PERMANENT, f"{self.path}: {error}") from None
+                    except OSError as error:
+                        raise Refused(f"{self.path} cannot be read.", TEMPORARY, error.strerror) from None
+                    self._remember(status)
+                    return self.entries
+            self._close_file()               # replaced while we waited for the locks
+        raise Refused(f"{self.path} keeps being replaced.", TEMPORARY)
+
+    def read(self, entry: Entry):
+        """The text of a message in blocks; DropBroken before the first or after the last if it is not what was."""
+        self._verify()
+        at = entry.start
+        while at < entry.end:
+            block = self._block(min(BLOCK, entry.end - at), at)
+            yield block
+            at += len(block)
+        self._verify()
+
+    def header(self, entry: Entry) -> bytes:
+        return self._header(entry)[entry.start - entry.offset:]
+
+    def unique_ids(self) -> "list[bytes]":
+        self._verify()
+        return told_apart([unique_id(self._header(entry)) for entry in self.entries])
+
+    def seen(self, entry: Entry) -> bool:
+        return seen(self._header(entry))
+
+    def commit(self, entries: "list[Entry]") -> None:
+        """Take these messages out of the file: what is to stay moves down in place, then the file is cut."""
+        blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
+        try:
+            with self._held():
+                if not self._in_place():
+                    raise self._changed("replaced")
+                self._verify()
+                self._remove(entries)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
+
+    def close(self) -> None:
+        self._close_file()
+        self.locks.close()
+
+    # -- opening -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        flags = OPEN | getattr(os, "O_NOATIME", 0)
+        try:
+            self.descriptor = os.open(self.path, flags)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            what = "is a symbolic link" if error.errno == errno.ELOOP else "cannot be opened"
+            raise Refused(f"{self.path} {what}.", PERMANENT, error.strerror) from None
+        complaint = complaint_about(os.fstat(self.descriptor))
+        if complaint:
+            self._close_file()
+            raise Refused(f"{self.path} {complaint}.", PERMANENT)
+
+    def _close_file(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    def _held(self) -> Held:
+        return Held(self.locks, self.descriptor, self.path, self.lock_timeout)
+
+    def _in_place(self) -> bool:
+        """Whether the open file is the one that has the name."""
+        try:
+            named = os.lstat(self.path)
+        except OSError:
+            return False
+        return os.path.samestat(named, os.fstat(self.descriptor))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _pread(self, count: int, offset: int) -> bytes:
+        return os.pread(self.descriptor, count, offset)
+
+    def _block(self, count: int, offset: int) -> bytes:
+        try:
+            block = self._pread(count, offset)
+        except OSError as error:
+            raise DropBroken("Mailbox cannot be read.", reason=f"{self.path}: {error.strerror}") from None
+        if not block:
+            raise self._changed("cut short")
+        return block
+
+    def _header(self, entry: Entry) -> bytes:
+        """Envelope line and header of a message up to the blank line, at most HEADER_MOST octets."""
+        length = entry.end - entry.offset
+        for most in (4096, HEADER_MOST):
+            octets = self._block(min(most, length), entry.offset) if length else b""
+            blank = first_blank(octets)
+            if blank >= 0:
+                return octets[:blank]
+            if len(octets) >= length:
+                break
+        return octets
+
+    def _remember(self, status: os.stat_result) -> None:
+        recent = abs(time.time_ns() - status.st_mtime_ns) < TICK
+        self.stamp = None if recent else (status.st_size, status.st_mtime_ns, status.st_nlink)
+
+    def _verify(self) -> None:
+        """DropBroken unless what was scanned is still there; mail that was added behind it does no harm."""
+        if self.descriptor is None:
+            return
+        status = os.fstat(self.descriptor)
+        if self.stamp == (status.st_size, status.st_mtime_ns, status.st_nlink):
+            return
+        if status.st_nlink == 0:
+            raise self._changed("removed")
+        if status.st_size < self.size:
+            raise self._changed("cut short")
+        known = iter(self.entries)
+        try:
+            if not all(entry == next(known, None) for entry in scan(self._pread, self.size, self.sysv)) \
+                    or next(known, None) is not None:
+                raise self._changed("changed")
+        except NotMailbox:
+            raise self._changed("changed") from None
+        except OSError as error:
+            raise DropBroken("Mailbox cannot be read.", reason=f"{self.path}: {error.strerror}") from None
+        self._remember(status)
+
+    def _changed(self, how: str) -> DropBroken:
+        return DropBroken("Mailbox changed by another program; nothing was deleted.", TEMPORARY,
+                          f"{self.path} was {how} by another program")
+
+    # -- updating ------------------------------------------------------------------------------------------------
+
+    def _remove(self, entries: "list[Entry]") -> None:
+        index = {entry.offset: following for entry, following in
+                 zip(self.entries, [later.offset for later in self.entries[1:]] + [self.size])}
+        gone = sorted((entry.offset, index[entry.offset]) for entry in entries)
+        size = os.fstat(self.descriptor).st_size
+        to = gone[0][0]
+        try:
+            for (_, begin), (end, _) in zip(gone, gone[1:] + [(size, size)]):
+                to = self._move(begin, end, to)
+            os.ftruncate(self.descriptor, to)
+            if self.fsync:
+                os.fsync(self.descriptor)
+        except OSError as error:
+            raise DropBroken("Error updating mailbox.", TEMPORARY,
+                             f"update of {self.path} failed at octet {to}: {error.strerror}") from None
+
+    def _move(self, begin: int, end: int, to: int) -> int:
+        """Move octets begin..end down to `to`. -> the offset behind them there."""
+        while begin < end:
+            chunk = memoryview(self._pread(min(CHUNK, end - begin), begin))
+            if not chunk:
+                raise OSError(errno.EIO, "file ended early")
+            begin += len(chunk)
+            while chunk:
+                written = os.pwrite(self.descriptor, chunk, to)
+                to += written
+                chunk = chunk[written:]
+        return to
+
