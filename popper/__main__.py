@@ -1,7 +1,5 @@
 """python -m popper"""
 
-import sys
+from popper.launch import run
 
-from popper.cli import main
-
-sys.exit(main())
+run()

@@ -29,11 +29,12 @@ from popper.options import plain_flags, settle
 EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 0, 64, 69, 73, 78
 
 
-def main(arguments: "list[str] | None" = None) -> int:
-    """Run popper; the exit status is one of sysexits.h, 0 for a session that ended in whatever way."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    ident = sys.argv[0].rpartition("/")[2] or "popper"
-    connected = _is_connection(0)
+def main(arguments: "list[str]", connected: bool) -> int:
+    """Run popper; the exit status is one of sysexits.h, 0 for a session that ended in whatever way.
+
+    connected: standard input is a socket, as under inetd: then nothing but POP3 may be written anywhere.
+    """
+    ident = sys.argv[0].rpartition("/")[2].removesuffix("__main__.py") or "popper"
     found = plain_flags(arguments)
     if found is None:
         found = _ask_docopt(arguments)
@@ -64,14 +65,6 @@ def main(arguments: "list[str] | None" = None) -> int:
     return EX_OK
 
 
-def _is_connection(fd: int) -> bool:
-    """Whether a descriptor is a socket: then a client is at the other end of it, and of standard error."""
-    try:
-        return posix.fstat(fd).st_mode & 0o170000 == 0o140000
-    except OSError:
-        return False
-
-
 def _trace(options) -> "int | None":
     """Open the trace file, while there is root to open it."""
     if not options.trace:
@@ -83,11 +76,14 @@ def _trace(options) -> "int | None":
 def _ask_docopt(arguments: "list[str]") -> "list[tuple[str, str]] | str | None":
     """What docopt makes of a command line: flags, a complaint, or None when it wanted nothing but an answer."""
     from popper.library import library
-    docopt = library("docopt")
+    try:
+        docopt = library("docopt")
+    except ImportError:
+        return "not understood (docopt, which would say what, is not installed)\n" + __doc__.rstrip()
     try:
         parsed = docopt.docopt(__doc__, arguments, False)
     except docopt.DocoptExit as complaint:
-        return " ".join(str(complaint).split())
+        return str(complaint)
     if parsed["-h"]:
         print(__doc__.rstrip())
         return None
@@ -117,7 +113,7 @@ def _fail(ident: str, complaint: str, status: int, connected: bool) -> int:
         return status
     import syslog
     syslog.openlog(ident, syslog.LOG_PID, syslog.LOG_LOCAL0)
-    syslog.syslog(syslog.LOG_CRIT, complaint)
+    syslog.syslog(syslog.LOG_CRIT, " ".join(complaint.split()))
     try:
         posix.write(0, b"-ERR [SYS/PERM] This server is not configured properly.\r\n")
     except OSError:

@@ -89,7 +89,11 @@ class Peer:
         """Start the look-up; it may take so many seconds. before: called first in the forked child."""
         self._deadline = time.monotonic() + seconds
         self._pipe, theirs = os.pipe()
-        self._child = os.fork()
+        try:
+            self._child = os.fork()
+        except OSError:                      # no process to be had: then no name
+            os.close(theirs)
+            return
         if self._child:
             os.close(theirs)
             return
@@ -113,8 +117,9 @@ class Peer:
             return None
         answer = self._answer()
         os.close(self._pipe)
-        os.kill(self._child, 9)
-        os.waitpid(self._child, 0)
+        if self._child is not None:
+            os.kill(self._child, 9)
+            os.waitpid(self._child, 0)
         self._pipe = self._child = None
         if answer.count("\n") != 2:
             self.status = LATER
