@@ -30,8 +30,8 @@ check: $(VENV)/ready packages
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 # The environment of the tests: popper as pip installs it, from this tree, and what the tests need.
-$(VENV)/ready: setup.cfg
-	$(PYTHON) -m venv $(VENV) || { [ "$$(id -u)" = 0 ] && $(MAKE) packages && $(PYTHON) -m venv $(VENV); }
+$(VENV)/ready: setup.cfg | packages
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: python3-venv is missing: apt install it, as root" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install -q -e '.[test]'
 	touch $@
 

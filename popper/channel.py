@@ -5,6 +5,7 @@ not write. What is queued leaves in one writev: a reply in several segments is w
 with 40 ms.
 """
 
+import _socket
 import os
 import select
 import time
@@ -13,6 +14,7 @@ from popper.errors import PeerGone, TimedOut
 
 READ_MOST = 16384
 QUEUE_MOST = 65536             # octets of replies to pipelined commands that are held back for one write
+UNREAD_MOST = 262144           # octets of a connection being closed that are read and thrown away
 VECTOR_MOST = 512              # blocks in one writev; IOV_MAX is 1024
 
 
@@ -73,14 +75,29 @@ class Channel:
         for fd, blocking in self.blocking:
             try:
                 if os.fstat(fd).st_mode & 0o170000 == 0o140000:
-                    null = os.open(os.devnull, os.O_RDWR)
-                    os.dup2(null, fd)
-                    os.close(null)
+                    self._end_connection(fd)
                 else:
                     os.set_blocking(fd, blocking)
             except OSError:
                 pass
         self.blocking = []
+
+    def _end_connection(self, fd: int) -> None:
+        """Close a socket under its number. What the client has sent is read first: closing over it would be a reset,
+        and a reset can overtake our last reply."""
+        connection = _socket.socket(fileno=fd)
+        try:
+            connection.shutdown(_socket.SHUT_WR)
+            for _ in range(UNREAD_MOST // READ_MOST):
+                if not connection.recv(READ_MOST):
+                    break
+        except OSError:
+            pass
+        finally:
+            connection.detach()
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, fd)
+        os.close(null)
 
     def _wait(self, fd: int, event: int, deadline: "float | None") -> None:
         poll = select.poll()

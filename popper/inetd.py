@@ -20,7 +20,15 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
     """Hold one session on a connection."""
     from popper.journal import Journal
     log = Journal(ident, options, trace)
-    peer, connection = _peer_of(source)
+    try:
+        peer, connection = _peer_of(source)
+    except OSError as error:                 # the client has gone already
+        log.notice(f"Unable to obtain socket and address of client: {error.strerror} ({error.errno})")
+        return
+    if trace is not None:
+        log.notice(f'Tracing session and debugging information in file "{options.trace}"')
+    elif options.debug:
+        log.notice("Debugging turned on")
     if connection is not None:
         _prepare(connection, options.debug, log)
         if options.lookup:
@@ -37,7 +45,7 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
     from popper.tally import Tally
 
     if options.bulletins:
-        log.debug(f"Bulletins of {options.bulletins} are not delivered: this version does not know how")
+        log.notice(f"Bulletins of {options.bulletins} are not delivered: this version does not know how")
 
     def submission(account):
         return (lambda: Submission(options.sendmail, account.user, account.home, options.xmit_max)) \
@@ -56,21 +64,24 @@ def _greet(sink: int, line: bytes) -> bool:
 
 
 def _peer_of(source: int):
-    """(Peer, the connection as a socket object or None)."""
-    from popper.peer import Peer
+    """(Peer, the connection as a socket object), or (a Peer without address, None) where there is no network.
+
+    Raises OSError for a connection that is none any more.
+    """
     import _socket
-    try:
-        connection = _socket.socket(fileno=source)
-    except OSError:
+    from popper.peer import Peer
+    if os.fstat(source).st_mode & 0o170000 != 0o140000:
         return Peer("local"), None
+    connection = _socket.socket(fileno=source)
     try:
         address = connection.getpeername()
     except OSError:
-        address = ""
-    if not isinstance(address, tuple):       # a UNIX socket has no address to verify
         connection.detach()
-        return Peer("local"), None
-    return Peer(address[0], address[1]), connection
+        raise
+    if isinstance(address, tuple):
+        return Peer(address[0], address[1]), connection
+    connection.detach()                      # a UNIX socket has no address to verify
+    return Peer("local"), None
 
 
 def _prepare(connection, debug: bool, log) -> None:

@@ -8,7 +8,7 @@ import time
 
 from popper import VERSION, auth, privilege
 from popper.account import Account, Credentials, shown_name
-from popper.errors import Denied, Refused
+from popper.errors import PERMANENT, TEMPORARY, Denied, Refused
 from popper.maildrop import Maildrop
 from popper.storage.locks import Keeper, SpoolLocks
 from popper.storage.mbox import Mbox
@@ -58,7 +58,10 @@ class Login:
         if account.uid is not None:
             privilege.become(account.user, account.uid, account.gid, group)
             if group is not None:
-                locks = Keeper(locks, privilege.shed_group)
+                try:
+                    locks = Keeper(locks, privilege.shed_group)
+                except OSError as error:
+                    raise Refused("System error, can't start the lock keeper.", TEMPORARY, error.strerror) from None
         try:
             left_over = locks.session()
         except BaseException:
@@ -77,7 +80,7 @@ class Login:
         try:
             status = os.stat(os.path.dirname(path))
         except OSError as error:
-            raise Refused("System error, can't find your mailbox.", "SYS/PERM",
+            raise Refused("System error, can't find your mailbox.", PERMANENT,
                           f"{os.path.dirname(path)}: {error.strerror}") from None
         shared = status.st_mode & 0o022 == 0o020
         return status.st_gid if shared and status.st_uid == 0 and status.st_gid != account.gid else None

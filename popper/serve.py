@@ -51,7 +51,8 @@ class Server:
         except PeerGone as gone:
             self._abort("POP hangup" if isinstance(gone, HungUp) else "POP EOF or I/O Error")
         except TimedOut as silence:
-            seconds = self.options.timeout if session.state == TRANSACTION else self.options.login_timeout
+            limits = [self.options.timeout] + [self.options.login_timeout] * (session.state != TRANSACTION)
+            seconds = min(filter(None, limits))
             self.log.notice(f"(v{VERSION}) Timeout ({seconds} secs) during nw {silence} from {self._who()}")
             self._abort("")
         except Exception as bug:             # one session's fault stays one session's; no locals: they hold secrets
