@@ -5,13 +5,13 @@ Everything is imported before the first fork and frozen out of the collector's s
 
 import gc
 import os
+import resource                              # noqa: F401  for the children, like what is below
 import select
 import _signal
 import _socket
 
-from popper import inetd, journal, login, serve, submit          # noqa: F401  imported here so that no child has to
+from popper import auth, inetd, journal, login, serve, submit    # noqa: F401
 from popper.errors import ConfigError
-from popper.storage import mbox                                  # noqa: F401
 
 BACKLOG = 128
 
@@ -37,8 +37,10 @@ def run(options, ident: str, trace: "int | None", listener) -> None:
     children: "set[int]" = set()
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGCHLD):
         _signal.signal(number, lambda number, frame: None)
+    _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
     _signal.set_wakeup_fd(stop_writer)
     listener.setblocking(False)
+    auth.modules(options)
     gc.freeze()
     log.info(f"listening on {listener.getsockname()[0]} port {listener.getsockname()[1]}")
     poll = select.poll()

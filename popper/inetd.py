@@ -3,14 +3,14 @@
 The greeting leaves before most of popper is imported; the client's round trip hides the rest.
 """
 
-import os
+import posix
 
 from popper import greeting
 
 
 def converse(options, ident: str, trace: "int | None", source: int = 0, sink: int = 1) -> None:
     """Greet, and hold one session."""
-    host = options.hostname or os.uname().nodename
+    host = options.hostname or posix.uname().nodename
     if _greet(sink, f"+OK {greeting(host)}\r\n".encode("ascii", "replace")):
         serve_one(options, ident, trace, host, source, sink)
 
@@ -34,7 +34,8 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
         if options.lookup:
             from popper.privilege import become_nobody
             peer.look_up(options.dns_timeout, become_nobody)
-    os.umask(0o077)
+    posix.umask(0o077)
+    posix.chdir("/")
     import resource
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _hang_up_on_signals()
@@ -58,7 +59,7 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
 def _greet(sink: int, line: bytes) -> bool:
     """Write the greeting; whether anybody was there. A socket this new takes it whole."""
     try:
-        return os.write(sink, line) == len(line)
+        return posix.write(sink, line) == len(line)
     except OSError:
         return False
 
@@ -70,7 +71,7 @@ def _peer_of(source: int):
     """
     import _socket
     from popper.peer import Peer
-    if os.fstat(source).st_mode & 0o170000 != 0o140000:
+    if posix.fstat(source).st_mode & 0o170000 != 0o140000:
         return Peer("local"), None
     connection = _socket.socket(fileno=source)
     try:

@@ -60,7 +60,7 @@ class Journal:
             elif self.stderr:
                 os.write(2, f"{self.ident}[{os.getpid()}]: {LEVELS[level]}: {text}\n".encode("utf-8", "replace"))
             else:
-                syslog.syslog(level, text)
+                syslog.syslog(level, text.encode("utf-8", "replace").decode())
         except OSError:
             pass                             # a full disk under the trace must not disturb a session
 

@@ -12,7 +12,7 @@ LIBRARY = None
 
 def run() -> None:
     connected = _is_connection(0)
-    if connected:
+    if connected and _is_connection(2) and posix.fstat(2).st_ino == posix.fstat(0).st_ino:
         posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 2)
     if LIBRARY:
         sys.path.insert(0, LIBRARY)

@@ -64,13 +64,11 @@ class Maildrop:
 
     @property
     def last(self) -> int:
-        """LAST: the highest message asked for in this session or, before that, marked read when it began."""
-        if self.accessed:
-            return self.accessed
-        for number in range(len(self.entries), 0, -1):
+        """LAST: the highest message that was marked read when the session began or asked for since (RFC 1081)."""
+        for number in range(len(self.entries), self.accessed, -1):
             if self.store.seen(self.entries[number - 1]):
                 return number
-        return 0
+        return self.accessed
 
     def unique_id(self, number: int) -> bytes:
         self.entry(number, "Message {} has been marked for deletion.")

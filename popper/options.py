@@ -61,6 +61,13 @@ def _address(text):
     return host, _whole(0, 65535)(port) if port else 110
 
 
+def _modules(text):
+    words = tuple(text.split())
+    if not words or any("." not in word and word not in ("file", "getpw") for word in words):
+        raise ValueError
+    return words
+
+
 def _name(text):
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError
@@ -71,7 +78,7 @@ FACILITIES = ("auth", "authpriv", "daemon", "mail", "user") + tuple(f"local{n}" 
 
 # directive: (reader of its value, default, what is expected)
 DIRECTIVES = {
-    "auth": (lambda text: tuple(text.split()) or _word()(text), ("file", "getpw"), "module names, first match decides"),
+    "auth": (_modules, ("file", "getpw"), "names out of file and getpw, or modules of one's own as PACKAGE.MODULE"),
     "bindto": (_address, ("", 110), "[ADDRESS][:PORT], an IPv6 address in brackets"),
     "bulletins": (_path, "", "the absolute path of a directory"),
     "check_shell": (_yes, True, "yes or no"),

@@ -11,11 +11,14 @@ import os
 import select
 import time
 
+from popper import VERSION
+
 VERIFIED = "verified"          # the address has a name, and the name has the address
 UNKNOWN = "unknown"            # it has no name, or nobody asked
 LATER = "try later"            # DNS did not answer
 FORGED = "forged"              # the name does not have the address: nothing may be decided by it
 LONGEST_NAME = 255
+UNNAMED = f"(v{VERSION}) Unable to get canonical name of client"
 
 
 class Finding:
@@ -50,7 +53,8 @@ def plain(address: str) -> str:
 def is_host_name(name: str) -> bool:
     """Whether a name may be logged and compared: not an address in disguise, nothing but letters, digits, -, _, dots."""
     labels = name.rstrip(".").split(".")
-    return (len(name) <= LONGEST_NAME and not labels[-1].isdigit() and all(labels)
+    last = labels[-1].lower()
+    return (len(name) <= LONGEST_NAME and not last.isdigit() and not last.startswith("0x") and all(labels)
             and all(c.isascii() and (c.isalnum() or c in "-_") for label in labels for c in label))
 
 
@@ -61,7 +65,7 @@ def verify(address: str, resolver=System) -> Finding:
     except OSError as error:
         number, text = (error.args + ("", ""))[:2]
         status = LATER if number in (_socket.EAI_AGAIN, _socket.EAI_SYSTEM) else UNKNOWN
-        return Finding(status, address, f"Unable to get canonical name of client {address}: {text} ({number})")
+        return Finding(status, address, f"{UNNAMED} {address}: {text} ({number})")
     if not is_host_name(name):
         return Finding(FORGED, address, f'Client at "{address}" resolves to an unknown host name "(not a name)"')
     try:
@@ -123,7 +127,7 @@ class Peer:
         self._pipe = self._child = None
         if answer.count("\n") != 2:
             self.status = LATER
-            return f"Unable to get canonical name of client {self.address}: no answer in time"
+            return f"{UNNAMED} {self.address}: no answer in time"
         self.status, self.name, complaint = answer.split("\n")
         return complaint or None
 

@@ -13,6 +13,7 @@ imports. Run as an ordinary user, popper is that user throughout.
 """
 
 import os
+import pwd
 
 from popper.errors import PERMANENT, Refused
 
@@ -29,7 +30,7 @@ def become(name: str, uid: int, gid: int, spool_gid: "int | None" = None) -> Non
         if uid != os.geteuid():
             raise Refused("System error, this server cannot become you.", PERMANENT, f"not root, and not uid {uid}")
         return
-    groups = os.getgrouplist(name, gid)
+    groups = _groups_of(name, uid, gid)
     effective = gid if spool_gid is None else spool_gid
     try:
         os.setgroups(groups)
@@ -41,6 +42,15 @@ def become(name: str, uid: int, gid: int, spool_gid: "int | None" = None) -> Non
         _prove_irreversible()
     except OSError:
         os._exit(70)
+
+
+def _groups_of(name: str, uid: int, gid: int) -> "list[int]":
+    """The groups of a system account; one that is only in a file of ours may share its name, never its groups."""
+    try:
+        known = pwd.getpwnam(name).pw_uid == uid
+    except KeyError:
+        known = False
+    return os.getgrouplist(name, gid) if known else [gid]
 
 
 def shed_group() -> None:

@@ -101,6 +101,7 @@ class Server:
         if isinstance(reply, Credentials):
             reply = self._log_in(reply)
         elif asked_password and session.state == HALT and reply.ok:
+            self._settle_peer()
             self.log.warning(f"Possible probe of account {shown_name(session.user)} from host {self.peer.name}"
                              f" ({self.peer.address})")
         self._send(reply)
@@ -162,7 +163,8 @@ class Server:
     def _record(self, reply: Reply) -> None:
         """Log a reply. Trouble of ours is told at once; what a client did wrong, once for the whole session."""
         if not reply.ok and (reply.code or reply.reason):
-            reason = f" ({printable(reply.reason.encode(), 512)})" if reply.reason and reply.code != AUTH else ""
+            told = reply.reason and reply.code != AUTH
+            reason = f" ({printable(reply.reason.encode('utf-8', 'replace'), 512)})" if told else ""
             self.log.notice(f"{self._who()}: {_text_of(reply)}{reason}")
         elif not reply.ok and (not self.mistakes or self.session.state == HALT):
             self.mistake = _text_of(reply)
@@ -206,17 +208,21 @@ class Server:
             tally.left, tally.left_octets = len(drop.entries) - tally.deleted, drop.total - tally.deleted_octets
             self.log.notice(tally.stats(drop.user, self.peer.name, self.peer.address))
 
-    def _end(self) -> None:
-        self.channel.close()                 # the client need not wait for what follows
+    def _settle_peer(self) -> None:
         complaint = self.peer.settle()
         if complaint:
             self.log.notice(complaint)
+
+    def _end(self) -> None:
+        self.channel.close()                 # the client need not wait for what follows
+        self._settle_peer()
         if self.mistakes:
             more = f" (and {self.mistakes - 1} more)" if self.mistakes > 1 else ""
             self.log.notice(f"{self._who()}: {self.mistake}{more}")
         if self.log.debugging:
-            self.log.debug(f'(v{VERSION}) Ending request from "{shown_name(self.session.user)}" at ({self.peer.name})'
-                           f" {self.peer.address}: {self.tally.received} octets received, {self.tally.sent} sent")
+            user = shown_name(self.session.user) or "(null)"
+            self.log.debug(f'(v{VERSION}) Ending request from "{user}" at ({self.peer.name}) {self.peer.address}: '
+                           f"{self.tally.received} octets received, {self.tally.sent} sent")
 
 
 def _text_of(reply: Reply) -> str:

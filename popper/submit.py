@@ -13,6 +13,7 @@ from popper.errors import TEMPORARY, Refused
 ARGUMENTS = ("-oi", "-oem", "-t", "--")
 PATIENCE = 120                 # seconds until a sendmail that does not end is killed
 PLACE = "/var/tmp"
+DEFAULT_SIGNALS = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
 
 
 class Submission:
@@ -64,9 +65,9 @@ class Submission:
         try:
             child = os.posix_spawn(
                 self.program, (self.program, *ARGUMENTS), self.environment, setpgroup=0,
-                setsigmask=(), setsigdef=(_signal.SIGPIPE, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT),
+                setsigmask=(), setsigdef=DEFAULT_SIGNALS,
                 file_actions=[(os.POSIX_SPAWN_DUP2, self.file, 0), (os.POSIX_SPAWN_DUP2, null, 1),
-                              (os.POSIX_SPAWN_DUP2, null, 2)])
+                              (os.POSIX_SPAWN_DUP2, null, 2), *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited())])
         except OSError as error:
             raise Refused(f'Unable to execute "{self.program}"', TEMPORARY, error.strerror) from None
         finally:
@@ -81,6 +82,18 @@ class Submission:
         os.killpg(child, 9)
         os.waitpid(child, 0)
         return None
+
+
+def _inherited() -> "list[int]":
+    """Descriptors beyond the usual three that whoever started us left open for children."""
+    found = []
+    for fd in range(3, 256):
+        try:
+            if os.get_inheritable(fd):
+                found.append(fd)
+        except OSError:
+            pass
+    return found
 
 
 def _nameless_file() -> int:

@@ -107,8 +107,10 @@ def outgoing(blocks):
         if not block:
             continue
         ended = block[-1] == 10
-        if b"\n." in block:
-            block = block.replace(b"\n.", b"\n..")
+        # No further than the last dot, which is found ten times as fast: base64, most of most mail, has none.
+        dots = block.rfind(b".") + 1
+        if block.find(b"\n.", 0, dots) >= 0:
+            block = block[:dots].replace(b"\n.", b"\n..") + block[dots:]
         if line_start and block[0] == 46:
             block = b"." + block
         line_start = ended

@@ -20,8 +20,7 @@ def authenticate(credentials: Credentials, options) -> Account:
     """The account these credentials open, or Denied."""
     user = plain_name(credentials.user)
     if user is not None and credentials.password and b"\0" not in credentials.password:
-        for name in options.auth:
-            module = library(name) if "." in name else __import__(f"popper.auth.{name}", fromlist=["*"])
+        for module in modules(options):
             account = module.authenticate(user, credentials.password, options)
             if account is not None:
                 return account
@@ -31,3 +30,9 @@ def authenticate(credentials: Credentials, options) -> Account:
     from popper.auth.crypt import burn
     burn(credentials.password)
     raise Denied("", reason)
+
+
+def modules(options) -> list:
+    """The modules of the chain, in order, imported."""
+    return [library(name) if "." in name else __import__(f"popper.auth.{name}", fromlist=["*"])
+            for name in options.auth]

@@ -67,13 +67,18 @@ class SpoolLocks:
         try:
             descriptor = os.open(self.private, OPEN | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
-            os.unlink(self.private)          # left by a process of the same number that was killed
+            try:
+                os.unlink(self.private)      # left by a process of the same number that was killed
+            except OSError as error:
+                raise self._unmakeable(error) from None
             return False
         except OSError as error:
-            raise Refused(f"{self.lock} cannot be made: {error.strerror}.",
-                          PERMANENT if error.errno in (1, 2, 13, 20, 30) else TEMPORARY) from None
+            raise self._unmakeable(error) from None
         try:
-            os.write(descriptor, f"{os.getpid()}\n{self.host}\n".encode())
+            try:
+                os.write(descriptor, f"{os.getpid()}\n{self.host}\n".encode())
+            except OSError:
+                pass                         # a full disk: the name is the lock, and who deletes mail makes room
             ours = os.fstat(descriptor)
             try:
                 os.link(self.private, self.lock)
@@ -87,6 +92,10 @@ class SpoolLocks:
         finally:
             os.close(descriptor)
             os.unlink(self.private)
+
+    def _unmakeable(self, error: OSError) -> Refused:
+        return Refused(f"{self.lock} cannot be made: {error.strerror}.",
+                       PERMANENT if error.errno in (1, 2, 13, 20, 21, 30) else TEMPORARY)
 
     def undot(self) -> None:
         if self.held and _inode(self.lock) == self.held:
@@ -253,7 +262,7 @@ def complaint_about(status: os.stat_result) -> str:
         return "is not a regular file"
     if status.st_uid != os.geteuid():
         return "is not owned by this user"
-    if status.st_nlink != 1:
+    if status.st_nlink > 1:                  # none: removed since it was opened, which whoever locks it will see
         return "has more than one link"
     return ""
 

@@ -79,15 +79,13 @@ class Mbox:
 
     def commit(self, entries: "list[Entry]") -> None:
         """Take these messages out of the file: what is to stay moves down in place, then the file is cut."""
-        blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
-        try:
-            with self._held():
-                if not self._in_place():
-                    raise self._changed("replaced")
-                self._verify()
-                self._remove(entries)
-        finally:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
+        # They stay blocked: a session ends with its update, and its log lines should be as true as its mailbox.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
+        with self._held():
+            if not self._in_place():
+                raise self._changed("replaced")
+            self._verify()
+            self._remove(entries)
 
     def close(self) -> None:
         self._close_file()
@@ -190,6 +188,7 @@ class Mbox:
         size = os.fstat(self.descriptor).st_size
         to = gone[0][0]
         try:
+            self._may_write(size - sum(end - begin for begin, end in gone))
             for (_, begin), (end, _) in zip(gone, gone[1:] + [(size, size)]):
                 to = self._move(begin, end, to)
             os.ftruncate(self.descriptor, to)
@@ -198,6 +197,11 @@ class Mbox:
         except OSError as error:
             raise DropBroken("Error updating mailbox.", TEMPORARY,
                              f"update of {self.path} failed at octet {to}: {error.strerror}") from None
+
+    def _may_write(self, end: int) -> None:
+        """Write the octet before `end` as it is: a limit or a read-only disk is to show before anything has moved."""
+        if end:
+            os.pwrite(self.descriptor, self._pread(1, end - 1), end - 1)
 
     def _move(self, begin: int, end: int, to: int) -> int:
         """Move octets begin..end down to `to`. -> the offset behind them there."""
