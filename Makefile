@@ -1,6 +1,6 @@
 # popper: make is the interface.
 #
-#   make demo       its own environment, a demo user and mailbox, popper on 127.0.0.1:1110, as whoever you are
+#   make demo       its own environment, a demo user and mailbox, popper on 127.0.0.1, PORT=1110, as whoever you are
 #   make check      everything the tests need (apt packages too, for root), then the tests
 #   make install    PREFIX=/usr/local DESTDIR= PYTHON=python3
 #   make bench      ratios, measured here; PEERS=DIR adds other servers
@@ -12,7 +12,7 @@ DESTDIR =
 BUILD = build
 VENV = $(BUILD)/venv
 APT = openbsd-inetd ucspi-tcp curl fetchmail mpop getmail6 mailutils s-nail nmap procmail logwatch fail2ban mandoc \
-      strace liblockfile-bin python3-venv
+      strace liblockfile-bin man-db python3-venv
 
 LIBDIR = $(PREFIX)/lib/popper
 SBINDIR = $(PREFIX)/sbin
@@ -23,8 +23,9 @@ NAMES = in.popper qpopper in.qpopper
 all:
 	@sed -n '2,8s/^# *//p' Makefile
 
+demo: PORT = 1110
 demo:
-	$(PYTHON) tests/demo.py $(BUILD)/demo
+	@$(PYTHON) tests/demo.py $(BUILD)/demo $(PORT)
 
 check: $(VENV)/ready packages
 	$(VENV)/bin/python -m pytest $(TESTS)
