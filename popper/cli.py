@@ -79,11 +79,14 @@ def _ask_docopt(arguments: "list[str]") -> "list[tuple[str, str]] | str | None":
     try:
         docopt = library("docopt")
     except ImportError:
-        return "not understood (docopt, which would say what, is not installed)\n" + __doc__.rstrip()
-    try:
-        parsed = docopt.docopt(__doc__, arguments, False)
-    except docopt.DocoptExit as complaint:
-        return str(complaint)
+        if arguments not in (["-h"], ["-V"]):
+            return "not understood (docopt, which would say what, is not installed)\n" + __doc__.rstrip()
+        parsed = {"-h": arguments == ["-h"], "-V": arguments == ["-V"]}
+    else:
+        try:
+            parsed = docopt.docopt(__doc__, arguments, False)
+        except docopt.DocoptExit as complaint:
+            return str(complaint)
     if parsed["-h"]:
         print(__doc__.rstrip())
         return None

@@ -25,7 +25,8 @@ def listen(address: str, port: int):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return socket.create_server((address, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {address or '*'}:{port}: {error.strerror}") from None
+        why = error.strerror.partition(" (while ")[0]       # create_server says the address again
+        raise ConfigError(f"cannot listen on {address or '*'}:{port}: {why}") from None
 
 
 def run(options, ident: str, trace: "int | None", listener) -> None:

@@ -12,6 +12,8 @@ def converse(options, ident: str, trace: "int | None", source: int = 0, sink: in
     """Greet, and hold one session."""
     host = options.hostname or posix.uname().nodename
     if _greet(sink, f"+OK {greeting(host)}\r\n".encode("ascii", "replace")):
+        import gc
+        gc.disable()                         # as in the daemon's children: nothing a session leaves goes in circles
         serve_one(options, ident, trace, host, source, sink)
 
 

@@ -53,15 +53,15 @@ class Login:
     def _open_store(self, account: Account):
         """Become the user, take the session lock, and give the store; the mailbox is not opened yet."""
         path = mailbox_of(account, self.options.mailbox)
-        locks = SpoolLocks(path)
         group = self._spool_group(account, path)
         if account.uid is not None:
             privilege.become(account.user, account.uid, account.gid, group)
-            if group is not None:
-                try:
-                    locks = Keeper(locks, privilege.shed_group)
-                except OSError as error:
-                    raise Refused("System error, can't start the lock keeper.", TEMPORARY, error.strerror) from None
+        locks = SpoolLocks(path)
+        if group is not None:
+            try:
+                locks = Keeper(locks, privilege.shed_group)
+            except OSError as error:
+                raise Refused("System error, can't start the lock keeper.", TEMPORARY, error.strerror) from None
         try:
             left_over = locks.session()
         except BaseException:

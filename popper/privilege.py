@@ -6,10 +6,12 @@ Under a super-server that starts popper as root, this process is root from its s
     serve, session, wire, channel           AUTHORIZATION: command lines of a stranger
     peer                                    forks; the fork that asks DNS is nobody
     login, auth.*                           the password file or the shadow file, libcrypt
+    account, errors, journal, library, tally
+                                            in the service of these
 
 and the user from then on: storage.*, the commands of TRANSACTION, UPDATE, and sendmail for XTND XMIT. `storage.locks`
-may leave a keeper, with the user's uid and the spool's group. tests/test_privilege.py compares this list with the
-imports. Run as an ordinary user, popper is that user throughout.
+may leave a keeper, with the user's uid and the spool's group. tests/test_privilege.py compares this list with a
+session. Run as an ordinary user, popper is that user throughout.
 """
 
 import os

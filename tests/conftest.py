@@ -46,6 +46,14 @@ def wait_until(condition, seconds=10.0):
         time.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def signal_mask():
+    """An update leaves signals blocked in its process, and super-servers would inherit that."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
     """The program as `make install` lays it out: a directory with sbin/, lib/ and share/ in it."""

@@ -41,7 +41,7 @@ def _line_of(user: str, path: str) -> "list[bytes] | None":
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
-            octets = file.read(LARGEST)
+            octets = file.read(min(LARGEST, os.fstat(descriptor).st_size))
     except OSError as error:
         raise Refused("System error, can't verify passwords.", PERMANENT, f"{path}: {error.strerror}") from None
     found, prefix = None, user.encode() + b":"

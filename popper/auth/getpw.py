@@ -56,7 +56,7 @@ def complaint_about(known, shadow, options, today: int) -> str:
         if not _is_login_shell(os.fsencode(known.pw_shell)):
             return f'"{known.pw_name}": shell not found.'
     if shadow:
-        if 0 < shadow.expires <= today:
+        if 0 <= shadow.expires <= today:     # 0 is how `chage -E 0` closes an account, and pam_unix has it so too
             return f'"{known.pw_name}": account expired.'
         if shadow.changed == 0 or (shadow.most >= 0 and 0 < shadow.changed < today - shadow.most):
             return f'"{known.pw_name}": password expired.'

@@ -37,6 +37,7 @@ class SpoolLocks:
         self.private = f"{directory}/.{name}.{self.host}.{os.getpid()}"
         self.descriptor: "int | None" = None
         self.held: "tuple[int, int] | None" = None
+        self.text = b""                      # what stands in a dotlock of ours
 
     def session(self) -> int:
         """Take the session lock, or Refused. -> octets of mail that an older popper left in that file."""
@@ -74,9 +75,10 @@ class SpoolLocks:
             return False
         except OSError as error:
             raise self._unmakeable(error) from None
+        self.text = f"{os.getpid()}\n{self.host}\n".encode()
         try:
             try:
-                os.write(descriptor, f"{os.getpid()}\n{self.host}\n".encode())
+                os.write(descriptor, self.text)
             except OSError:
                 pass                         # a full disk: the name is the lock, and who deletes mail makes room
             ours = os.fstat(descriptor)
@@ -98,7 +100,8 @@ class SpoolLocks:
                        PERMANENT if error.errno in (1, 2, 13, 20, 21, 30) else TEMPORARY)
 
     def undot(self) -> None:
-        if self.held and _inode(self.lock) == self.held:
+        """Take our dotlock away, unless it is another's by now; the number of an inode is soon given again."""
+        if self.held and _inode(self.lock) == self.held and self.text.startswith(self._read()):
             os.unlink(self.lock)
         self.held = None
 
@@ -122,7 +125,8 @@ class SpoolLocks:
                 return
             aside = self.private + ".stale"
             os.rename(self.lock, aside)
-            if _inode(aside) != (status.st_dev, status.st_ino):
+            moved = os.lstat(aside)
+            if not os.path.samestat(moved, status) or moved.st_mtime_ns != status.st_mtime_ns:
                 os.link(aside, self.lock)
             os.unlink(aside)
         except OSError:
@@ -130,11 +134,7 @@ class SpoolLocks:
 
     def _holder_is_dead(self) -> bool:
         """Whether the lock names a process of this very host that no longer is: PID and host, or PID@host."""
-        descriptor = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            words = os.read(descriptor, 256).decode("latin-1").replace("@", "\n").split()
-        finally:
-            os.close(descriptor)
+        words = self._read().decode("latin-1").replace("@", "\n").split()
         if len(words) < 2 or words[1] != self.host or not words[0].isdigit() or not 0 < int(words[0]) < 1 << 31:
             return False
         try:
@@ -144,6 +144,14 @@ class SpoolLocks:
         except OSError:
             pass
         return False
+
+    def _read(self) -> bytes:
+        """What stands in the dotlock."""
+        descriptor = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 256)
+        finally:
+            os.close(descriptor)
 
 
 class Keeper:

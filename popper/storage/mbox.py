@@ -16,7 +16,7 @@ from popper.storage.identity import seen, told_apart, unique_id
 from popper.storage.locks import OPEN, Held, complaint_about
 from popper.storage.scan import Entry, NotMailbox, first_blank, scan
 
-BLOCK = 131072                 # octets read and sent at once; larger ones fall out of the processor's cache
+BLOCK = 65536                  # octets read and sent at once; larger ones cost fresh pages each time
 CHUNK = 1048576                # octets moved at once in an update
 TICK = 20_000_000              # ns; a file changed this recently may change again without its time moving
 
@@ -79,8 +79,10 @@ class Mbox:
 
     def commit(self, entries: "list[Entry]") -> None:
         """Take these messages out of the file: what is to stay moves down in place, then the file is cut."""
+        if not entries:
+            return
         # They stay blocked: a session ends with its update, and its log lines should be as true as its mailbox.
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGALRM))
         with self._held():
             if not self._in_place():
                 raise self._changed("replaced")
@@ -150,15 +152,16 @@ class Mbox:
         return octets
 
     def _remember(self, status: os.stat_result) -> None:
-        recent = abs(time.time_ns() - status.st_mtime_ns) < TICK
-        self.stamp = None if recent else (status.st_size, status.st_mtime_ns, status.st_nlink)
+        # Not the mtime: mail readers set that back after they rewrote a mailbox.
+        recent = abs(time.time_ns() - status.st_ctime_ns) < TICK
+        self.stamp = None if recent else (status.st_size, status.st_ctime_ns, status.st_nlink)
 
     def _verify(self) -> None:
         """DropBroken unless what was scanned is still there; mail that was added behind it does no harm."""
         if self.descriptor is None:
             return
         status = os.fstat(self.descriptor)
-        if self.stamp == (status.st_size, status.st_mtime_ns, status.st_nlink):
+        if self.stamp == (status.st_size, status.st_ctime_ns, status.st_nlink):
             return
         if status.st_nlink == 0:
             raise self._changed("removed")

@@ -10,6 +10,7 @@ The same function opens a mailbox and, later, checks that it is still what was o
 
 WINDOW = 131072                # fits the processor's cache beside its CRLF copy; a megabyte is scanned at half the speed
 ENVELOPE_MOST = 1024           # octets of an envelope line; what is longer is text
+MARKED = 512                   # octets of a message, envelope line included, by which it is known again
 HEADER_LOOK = 65536            # octets of a header searched for Content-Length
 
 DAYS = frozenset((b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun"))
@@ -18,16 +19,16 @@ MONTHS = frozenset((b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"au
 
 class Entry:
     """One message. offset: of its envelope line; start, end: its text without envelope and separator, as file
-    offsets; octets: the text's size on the wire, lines ended by CRLF, dot-stuffing not counted. mark: what tells its
-    envelope line from that of another message of the same size in the same place."""
+    offsets; octets: the text's size on the wire, lines ended by CRLF, dot-stuffing not counted. mark: what tells it
+    from another message of the same size in the same place."""
 
     __slots__ = ("offset", "start", "end", "octets", "mark")
 
-    def __init__(self, offset: int, start: int, envelope: bytes = b"") -> None:
+    def __init__(self, offset: int, start: int, beginning: bytes = b"") -> None:
         self.offset = offset
         self.start = start
         self.end = self.octets = 0
-        self.mark = hash(envelope)
+        self.mark = hash(beginning)
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Entry) and self._all() == other._all()
@@ -83,7 +84,7 @@ def scan(pread, size: int, sysv: bool = False, window: int = WINDOW):
     start = head.find(b"\n", offset) + 1 or len(head)
     if not head.startswith(b"From ", offset) or (start == len(head) < size and head[-1] != 10):
         raise NotMailbox(f"no envelope line at octet {offset}")
-    entry, measure = Entry(offset, start, head[offset:start]), Measure()
+    entry, measure = Entry(offset, start, head[offset:offset + MARKED]), Measure()
     known = _content_end(pread, size, start) if sysv else 0
     done = start                             # all before this offset is measured
     while done < size:
@@ -101,7 +102,7 @@ def scan(pread, size: int, sysv: bool = False, window: int = WINDOW):
             measure.add(octets[done - base:begin])
             yield measure.close(entry, base + begin)
             done = base + (octets.find(b"\n", begin) + 1 or len(octets))
-            entry = Entry(base + begin, done, octets[begin:done - base])
+            entry = Entry(base + begin, done, octets[begin:begin + MARKED])
             known = _content_end(pread, size, done) if sysv else 0
         if done < base + limit:
             measure.add(octets[done - base:limit])

@@ -1,0 +1,260 @@
+"""From credentials to a maildrop: names, templates, the order of checks, and who holds the locks."""
+
+import grp
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import wait_until
+from dialogue import GID, ONE, PASSWORD, ROOT, TWO, UID, USER, mbox, site          # noqa: F401
+from popper import VERSION, auth, login
+from popper.account import SAFE, Account, Credentials
+from popper.errors import AUTH, PERMANENT, Denied, Refused
+from popper.login import Login, mailbox_of
+from popper.peer import Peer
+
+
+class Journal:
+    """Keeps (severity, text) of every line."""
+
+    debugging = True
+
+    def __init__(self):
+        self.lines = []
+        for severity in ("critical", "warning", "notice", "info", "debug"):
+            setattr(self, severity, lambda text, severity=severity: self.lines.append((severity, text)))
+
+    def at(self, severity):
+        return [text for each, text in self.lines if each == severity]
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """What was slept, without sleeping it."""
+    slept = []
+    monkeypatch.setattr(login.time, "sleep", slept.append)
+    return slept
+
+
+def refused(one, user, password):
+    with pytest.raises(Refused) as caught:
+        one(Credentials(user, password))
+    return caught.value
+
+
+# -- templates -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("user, template, path", [
+    ("mrose", "/var/mail/%u", "/var/mail/mrose"),
+    ("mrose", "/var/mail/%1/%2/%u", "/var/mail/m/r/mrose"),
+    ("mrose", "/m/%5%9/%u", "/m/ee/mrose"),
+    ("x", "/m/%1/%2/%u", "/m/x/x/x"),
+    ("mrose", "/m/%u/%u.mbox", "/m/mrose/mrose.mbox"),
+    ("mrose", "~/mbox", "/home/mrose/mbox"),
+    ("mrose", "~/%u/~", "/home/mrose/mrose/~"),
+    ("mrose", "/m/~/%u", "/m/~/mrose"),
+    ("mrose", "/m/100%%/%u", "/m/100%/mrose"),
+    ("mrose", "/m/%%u", "/m/%u"),
+    ("mrose", "/m/%%%u", "/m/%mrose"),
+    ("mrose", "/m/%%%%u%%", "/m/%%u%"),
+    ("mrose", "/m/everybody", "/m/everybody"),
+    ("a+b@c.org", "/m/%2/%u", "/m/+/a+b@c.org"),
+])
+def test_mailbox_of(user, template, path):
+    assert mailbox_of(Account(user, home="/home/mrose"), template) == path
+
+
+@settings(deadline=None, max_examples=200, database=None, derandomize=True)
+@given(st.text(sorted(SAFE), min_size=1, max_size=64))
+def test_a_name_fills_in_itself_and_nothing_else(user):
+    assert mailbox_of(Account(user, home="/h"), "~/%%/%u") == f"/h/%/{user}"
+
+
+def test_a_home_is_taken_as_it_is():
+    assert mailbox_of(Account("joe", home="/home/%u~"), "~/%u") == "/home/%u~/joe"
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+NAMES_THAT_CANNOT_BE = [b"", b"../mrose", b"/etc/passwd", b".hidden", b"-f", b"a..b", b"mrose.lock", b"mrose.pop",
+                        b"m\xf6rose", b"mro\nse", b"mro:se", b"a b", b"a%u", b"x" * 65, b"mrose\0"]
+
+
+@pytest.mark.parametrize("user", NAMES_THAT_CANNOT_BE)
+def test_names_that_no_module_sees(site, naps, monkeypatch, user):
+    asked = []
+    module = SimpleNamespace(authenticate=lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(auth, "modules", lambda options: [module])
+    log = Journal()
+    refusal = refused(Login(site.options(), Peer("local"), log), user, b"x")
+    assert asked == []
+    assert (refusal.code, refusal.text) == (AUTH, "") and len(log.at("warning")) == 1
+    assert log.at("debug")[-1].endswith("failed: not a name and a password")
+
+
+@pytest.mark.parametrize("password", [b"", b"tanstaaf\0", b"\0"])
+def test_passwords_that_no_module_sees(site, naps, monkeypatch, password):
+    asked = []
+    module = SimpleNamespace(authenticate=lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(auth, "modules", lambda options: [module])
+    assert refused(Login(site.options(), Peer("local"), Journal()), b"mrose", password).code == AUTH
+    assert asked == []
+
+
+@pytest.mark.parametrize("user, password", [(b"mrose", b"wrong"), (b"nobody-here", b"x"), (b"../x", b"x"),
+                                            (b"mrose", b""), (b"locked", b"x")])
+def test_every_failure_takes_as_long(site, naps, user, password):
+    with site.passwords.open("a") as lines:
+        lines.write("locked:!:1:1::/:/bin/sh\n")
+    begun = time.monotonic()
+    refusal = refused(Login(site.options(fail_delay=40), Peer("local"), Journal()), user, password)
+    assert len(naps) == 1 and naps[0] + time.monotonic() - begun >= 40
+    assert naps[0] <= 40
+    assert refusal.code == AUTH and refusal.text == ""
+
+
+def test_the_wait_is_never_negative(site, naps):
+    refused(Login(site.options(fail_delay=0), Peer("local"), Journal()), b"mrose", b"wrong")
+    assert naps == [0.0]
+
+
+def test_a_failure_is_logged_with_name_and_host_and_without_password(site, naps):
+    log = Journal()
+    refused(Login(site.options(), Peer("192.0.2.1"), log), b"m(r)ose", b"sesame")
+    assert log.at("warning") == \
+        [r"[AUTH] Failed attempted login to m\x28r\x29ose from host (192.0.2.1) 192.0.2.1"]
+    assert "sesame" not in repr(log.lines)
+
+
+def test_the_peer_is_settled_before_anybody_is_asked(site, naps, monkeypatch):
+    told = []
+    peer = SimpleNamespace(name="pc", address="192.0.2.1", settle=lambda: told.append("peer") or "a false name")
+
+    def authenticate(credentials, options):
+        told.append("auth")
+        raise Denied("")
+    monkeypatch.setattr(auth, "authenticate", authenticate)
+    log = Journal()
+    refused(Login(site.options(), peer, log), b"mrose", b"x")
+    assert told == ["peer", "auth"]
+    assert [severity for severity, _ in log.lines] == ["notice", "warning", "debug"]
+    assert log.lines[0] == ("notice", "a false name")
+
+
+def test_trouble_of_ours_is_no_failed_login(site, naps, monkeypatch):
+    def authenticate(credentials, options):
+        raise Refused("System error, can't verify passwords.", PERMANENT)
+    monkeypatch.setattr(auth, "authenticate", authenticate)
+    log = Journal()
+    assert refused(Login(site.options(), Peer("local"), log), b"mrose", b"x").code == PERMANENT
+    assert log.lines == [] and naps == []
+
+
+# -- whole sessions --------------------------------------------------------------------------------------------------
+
+def test_the_password_is_tried_before_the_locks(site):
+    site.deliver(mbox(ONE))
+    first = site.log_in()
+    second = site.session()
+    second.ok(f"USER {USER}")
+    assert second.err("PASS wrong").startswith("[AUTH] ")
+    third = site.session()
+    third.ok(f"USER {USER}")
+    path = site.mailbox()
+    assert third.err(f"PASS {PASSWORD}") == f"[IN-USE] {path} lock busy!  Is another session active?"
+    assert second.end() == third.end() == b""
+    assert first.ok("STAT").startswith("1 ")
+    first.quit()
+
+
+def test_a_failed_login_leaves_nothing_in_the_spool(site):
+    site.deliver(mbox(ONE))
+    pop = site.session()
+    pop.ok(f"USER {USER}")
+    pop.err("PASS wrong")
+    pop.end()
+    assert [path.name for path in site.spool.iterdir()] == [USER]
+
+
+def test_a_login_that_fails_behind_the_session_lock_gives_it_back(site):
+    site.mailbox().mkdir()
+    pop = site.session()
+    pop.ok(f"USER {USER}")
+    assert pop.err(f"PASS {PASSWORD}").startswith("[SYS/")
+    assert pop.end() == b""
+    assert site.left_over() == [] and site.logged("POP login by user") == []
+
+
+def test_mail_left_by_an_older_popper_is_told_of_and_kept(site):
+    site.deliver(mbox(ONE))
+    left = site.spool / f".{USER}.pop"
+    left.write_bytes(mbox(TWO))
+    left.chmod(0o600)
+    site.own(left)
+    site.log_in().quit()
+    assert site.logged(f"{left} holds {len(mbox(TWO))} octets of mail that an older popper left there")
+    assert left.read_bytes() == mbox(TWO)
+
+
+def test_a_hashed_spool(site):
+    place = site.spool / "m" / "r"
+    place.mkdir(parents=True)
+    site.own(place)
+    (place / USER).write_bytes(mbox(ONE, TWO))
+    site.own(place / USER)
+    pop = site.log_in(mailbox=f"{site.spool}/%1/%2/%u")
+    assert pop.ok("STAT").startswith("2 ")
+    pop.quit()
+    assert site.logged("POP login") == [f'notice: (v{VERSION}) POP login by user "{USER}" at (local) local']
+
+
+def children_of(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def numbers(pid, field):
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(field + ":"))
+    return [int(word) for word in line.split()[1:]]
+
+
+@pytest.mark.root
+def test_in_a_spool_of_the_group_mail_a_keeper_holds_the_locks(site):
+    mail = grp.getgrnam("mail").gr_gid
+    os.chown(site.spool, 0, mail)
+    site.spool.chmod(0o2775)
+    site.deliver(mbox(ONE, TWO))
+    pop = site.log_in()
+    keeper, = children_of(pop.child)
+    assert numbers(keeper, "Uid") == [UID] * 4 and numbers(keeper, "Gid") == [GID, mail, GID, mail]
+    assert numbers(pop.child, "Uid") == [UID] * 4 and numbers(pop.child, "Gid") == [GID] * 4
+    assert mail not in numbers(pop.child, "Groups")
+    assert site.left_over() == [f".{USER}.pop"]
+    pop.ok("DELE 1")
+    pop.quit()
+    assert site.mailbox().read_bytes() == mbox(TWO) and site.left_over() == []
+    wait_until(lambda: not Path(f"/proc/{keeper}").exists())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode, owner", [(0o1777, 0), (0o755, UID)], ids=["sticky", "own"])
+def test_in_other_spools_there_is_no_keeper_and_no_other_group(site, mode, owner):
+    os.chown(site.spool, owner, grp.getgrnam("mail").gr_gid)
+    site.spool.chmod(mode)
+    site.deliver(mbox(ONE))
+    pop = site.log_in()
+    assert children_of(pop.child) == []
+    assert numbers(pop.child, "Uid") == [UID] * 4 and numbers(pop.child, "Gid") == [GID] * 4
+    pop.quit()
+
+
+@pytest.mark.skipif(ROOT, reason="for an ordinary user")
+def test_an_ordinary_user_stays_who_he_is(site):
+    site.deliver(mbox(ONE))
+    pop = site.log_in()
+    assert children_of(pop.child) == [] and numbers(pop.child, "Uid") == [os.getuid()] * 4
+    pop.quit()
