@@ -15,20 +15,23 @@ from popper.account import Account, Credentials, plain_name
 from popper.errors import Denied
 from popper.library import library
 
+LONGEST_PASSWORD = 511         # octets; libcrypt takes no more
+
 
 def authenticate(credentials: Credentials, options) -> Account:
     """The account these credentials open, or Denied."""
     user = plain_name(credentials.user)
-    if user is not None and credentials.password and b"\0" not in credentials.password:
+    password = credentials.password
+    if user is not None and 0 < len(password) <= LONGEST_PASSWORD and b"\0" not in password:
         for module in modules(options):
-            account = module.authenticate(user, credentials.password, options)
+            account = module.authenticate(user, password, options)
             if account is not None:
                 return account
         reason = "no such user"
     else:
         reason = "not a name and a password"
     from popper.auth.crypt import burn
-    burn(credentials.password)
+    burn(password[:LONGEST_PASSWORD])
     raise Denied("", reason)
 
 

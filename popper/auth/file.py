@@ -44,8 +44,9 @@ def _line_of(user: str, path: str) -> "list[bytes] | None":
             octets = file.read(min(LARGEST, os.fstat(descriptor).st_size))
     except OSError as error:
         raise Refused("System error, can't verify passwords.", PERMANENT, f"{path}: {error.strerror}") from None
-    found, prefix = None, user.encode() + b":"
+    found, name = None, user.encode()
     for line in octets.split(b"\n"):
-        if found is None and line.startswith(prefix):
-            found = line.rstrip(b"\r").split(b":")
+        fields = line.rstrip(b"\r").split(b":")
+        if found is None and len(fields) > 1 and fields[0] == name and not line.startswith(b"#"):
+            found = fields
     return found
