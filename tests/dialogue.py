@@ -125,13 +125,14 @@ class Dialogue:
 
     def raw_body(self):
         """What follows a +OK up to the terminator, as it crosses the wire."""
-        while not self.buffer.startswith(b".\r\n") and b"\r\n.\r\n" not in self.buffer:
-            octets = self.socket.recv(65536)
-            assert octets, f"the connection was closed behind {self.buffer[-100:]!r}"
-            self.buffer += octets
-        end = 0 if self.buffer.startswith(b".\r\n") else self.buffer.index(b"\r\n.\r\n") + 2
-        body, self.buffer = self.buffer[:end], self.buffer[end + 3:]
-        return body
+        octets, looked = bytearray(b"\r\n" + self.buffer), 0     # an empty body: its dot is at the start of a line too
+        while (end := octets.find(b"\r\n.\r\n", looked)) < 0:
+            looked = max(0, len(octets) - 4)
+            more = self.socket.recv(65536)
+            assert more, f"the connection was closed behind {octets[-100:]!r}"
+            octets += more
+        self.buffer = bytes(octets[end + 5:])
+        return bytes(octets[2:end + 2])
 
     def text(self, command):
         """The octets of a multi-line reply, dot-stuffing undone."""

@@ -129,7 +129,7 @@ def test_severities(sessions, mailbox):
         "Stats: popjoe 1 3018 2 14038 localhost 127.0.0.1",
         "[AUTH] Failed attempted login to nosuch from host (localhost) 127.0.0.1",
         'nosuch at localhost (127.0.0.1): -ERR [AUTH] Password supplied for "nosuch" is incorrect.',
-        "Possible probe of account joe from host 127.0.0.1 (127.0.0.1)",
+        "Possible probe of account joe from host localhost (127.0.0.1)",
         "(null) at localhost (127.0.0.1): -ERR Too many arguments for the user command. (and 1 more)"]
 
 

@@ -1,0 +1,296 @@
+"""The trace file, the masking of secrets,
+and whole lines whatever happens (ucb-popper.md 9; security.md rows 11-13)."""
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import syslog as levels
+import time
+
+import pytest
+from conftest import with_syslog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from popper.errors import ConfigError
+from popper.journal import Journal, masked, open_trace
+from popper.options import Options
+
+many = settings(deadline=None, max_examples=200, database=None, derandomize=True)
+LINE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 123]\d "
+                  r"\d\d:\d\d:\d\d \d{4} \[(\d+)\] (.*)\n")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "trace"
+
+
+@pytest.fixture
+def trace(path):
+    descriptor = open_trace(str(path))
+    yield descriptor
+    os.close(descriptor)
+
+
+def journal(trace=None, **settings):
+    options = Options()
+    for name, value in settings.items():
+        setattr(options, name, value)
+    return Journal("popper", options, trace)
+
+
+def refusal(path):
+    with pytest.raises(ConfigError) as caught:
+        open_trace(str(path))
+    return str(caught.value)
+
+
+# -- lines of the trace ----------------------------------------------------------------------------------------------
+
+def test_a_line_has_stamp_and_process_in_the_shape_of_the_original(path, trace):
+    """`Thu Nov 24 18:22:48 1996 [PID] TEXT`."""
+    before = int(time.time())
+    journal(trace).notice("Stats: joe 0 0 0 0 host 10.0.0.1")
+    line = path.read_text()
+    assert LINE.fullmatch(line).group(3, 4) == (str(os.getpid()), "Stats: joe 0 0 0 0 host 10.0.0.1")
+    assert before <= time.mktime(time.strptime(line[:24])) <= time.time()
+
+
+def test_every_severity_goes_to_the_trace(path, trace):
+    log = journal(trace)
+    for say in (log.critical, log.warning, log.notice, log.info, log.debug):
+        say(say.__name__)
+    assert [LINE.fullmatch(line).group(4) for line in path.read_text().splitlines(True)] == \
+        ["critical", "warning", "notice", "info", "debug"]
+
+
+@pytest.mark.parametrize("text", [
+    "short", "x" * 5000, "y" * 100000, "gr\u00fc\u00dfe", "\udcf6 of an old file system", "%s%n{0}"])
+def test_a_line_is_one_write(text):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        journal(theirs.fileno()).notice(text)
+        record = ours.recv(1 << 20).decode()
+        assert LINE.fullmatch(record).group(4) == text.encode("utf-8", "replace").decode()
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+
+
+WRITER = """
+import sys
+from popper.journal import Journal, open_trace
+from popper.options import Options
+log = Journal("popper", Options(), open_trace(sys.argv[1]))
+sys.stdin.read()
+for number in range(200):
+    log.notice(f"{number} " + sys.argv[2] * (number * 50))
+"""
+
+
+def test_many_processes_write_whole_lines(path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), letter], stdin=subprocess.PIPE)
+               for letter in "abcd"]
+    for writer in writers:
+        writer.stdin.close()                 # all of them begin
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    seen = {str(writer.pid): [] for writer in writers}
+    for line in path.read_text().splitlines(True):
+        process, text = LINE.fullmatch(line).group(3, 4)
+        seen[process].append(text)
+    for writer, letter in zip(writers, "abcd"):
+        assert seen[str(writer.pid)] == [f"{number} " + letter * (number * 50) for number in range(200)]
+
+
+def test_a_full_disk_disturbs_nobody():
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        journal(full).warning("nobody reads this")
+        with pytest.raises(OSError):
+            os.write(full, b"x")
+    finally:
+        os.close(full)
+
+
+# -- which lines are wanted, and where they go -----------------------------------------------------------------------
+
+def test_a_trace_means_debugging(trace):
+    assert journal(trace).debugging is True
+    assert journal(debug=True, log="stderr").debugging is True
+    assert journal(log="stderr").debugging is False
+
+
+def test_lines_on_standard_error(capfd):
+    log = journal(log="stderr")
+    log.warning("a warning")
+    log.debug("not wanted")
+    journal(log="stderr", debug=True).debug("wanted")
+    said = capfd.readouterr().err
+    assert said == f"popper[{os.getpid()}]: warning: a warning\npopper[{os.getpid()}]: debug: wanted\n"
+
+
+SPEAKER = """
+from popper.journal import Journal
+from popper.options import Options
+options = Options()
+options.set("facility", "mail")
+options.set("debug", "yes")
+log = Journal("in.qpopper", options)
+for say in (log.critical, log.warning, log.notice, log.info, log.debug):
+    say(f"this is {say.__name__}")
+log.notice("%s%n{0}")
+log.notice("/home/j\\udcf6rg/mbox")
+log.notice("the last line")
+"""
+
+
+@pytest.mark.root
+def test_syslog_gets_facility_severity_ident_and_process(syslog):
+    since = len(syslog.lines)
+    speaker = subprocess.Popen(with_syslog(syslog, [sys.executable, "-c", SPEAKER]))
+    assert speaker.wait(60) == 0
+    syslog.wait_for("the last line", since)
+    ours = [(priority, text) for priority, text in syslog.lines[since:] if "in.qpopper" in text]
+    lines = {text.partition("]: ")[2]: (priority, text) for priority, text in ours}
+    for word in ("critical", "warning", "notice", "info", "debug"):
+        level = getattr(levels, "LOG_CRIT" if word == "critical" else f"LOG_{word.upper()}")
+        priority, text = lines[f"this is {word}"]
+        assert priority == levels.LOG_MAIL | level
+        assert re.search(r"in\.qpopper\[\d+\]: ", text)
+    assert "%s%n{0}" in lines                # nothing in a line is a format
+    assert any(text.startswith("/home/j") for text in lines)
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+def test_a_new_trace_is_for_us_alone_whatever_the_umask(path):
+    umask = os.umask(0)
+    try:
+        os.close(open_trace(str(path)))
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_old_trace_is_appended_to_and_closed_to_others(path):
+    path.write_text("an old line\n")
+    path.chmod(0o666)
+    descriptor = open_trace(str(path))
+    journal(descriptor).notice("a new line")
+    os.close(descriptor)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first, second = path.read_text().splitlines()
+    assert first == "an old line" and second.endswith("] a new line")
+
+
+def test_a_trace_that_is_cut_meanwhile_goes_on_at_its_new_end(path, trace):
+    log = journal(trace)
+    log.notice("before")
+    os.truncate(path, 0)
+    log.notice("after")
+    assert LINE.fullmatch(path.read_text()).group(4) == "after"
+
+
+def test_a_symbolic_link_is_not_followed(path, tmp_path):
+    """CVE-2001-1487, CVE-2005-1151."""
+    target = tmp_path / "shadow"
+    target.write_text("as it was")
+    path.symlink_to(target)
+    assert refusal(path).startswith(f'Unable to open trace file "{path}": ')
+    path.unlink()
+    path.symlink_to(tmp_path / "not there yet")
+    refusal(path)
+    assert target.read_text() == "as it was" and not (tmp_path / "not there yet").exists()
+
+
+def test_a_file_with_another_name_is_refused(path, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("as it was")
+    mode = other.stat().st_mode
+    os.link(other, path)
+    assert refusal(path) == f'Unable to open trace file "{path}": it is not a plain file'
+    assert other.read_text() == "as it was" and other.stat().st_mode == mode
+
+
+@pytest.mark.parametrize("reader", [False, True])
+def test_a_fifo_is_refused_and_not_waited_for(path, reader):
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if reader else None
+    assert refusal(path).startswith(f'Unable to open trace file "{path}": ')
+    if reader:
+        os.close(end)
+
+
+def test_directory_device_and_missing_directory_are_refused(tmp_path):
+    assert "Is a directory (21)" in refusal(tmp_path)
+    assert "it is not a plain file" in refusal("/dev/null")
+    assert "No such file or directory (2)" in refusal(tmp_path / "none" / "trace")
+
+
+@pytest.mark.root
+def test_somebody_elses_file_is_refused(path):
+    path.write_text("as it was")
+    os.chown(path, 65534, 65534)
+    assert refusal(path) == f'Unable to open trace file "{path}": it is not owned by this server\'s user'
+    assert path.read_text() == "as it was"
+
+
+def test_a_refused_trace_leaves_no_descriptor(path, tmp_path):
+    before = os.listdir("/proc/self/fd")
+    os.link(open_and_close(tmp_path / "other"), path)
+    refusal(path)
+    refusal("/dev/null")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def open_and_close(path):
+    path.touch()
+    return path
+
+
+def test_the_descriptor_is_not_inherited(trace):
+    assert os.get_inheritable(trace) is False
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("line, shown", [
+    (b"PASS secret", b"PASS xxxxxxxxx"),
+    (b"pass secret", b"pass xxxxxxxxx"),
+    (b"pAsS  two words ", b"pAsS xxxxxxxxx"),
+    (b"  PASS secret", b"PASS xxxxxxxxx"),
+    (b"\tPASS\tsecret", b"PASS xxxxxxxxx"),
+    (b"PASS\x0bsecret\x0c", b"PASS xxxxxxxxx"),
+    (b"PASS\rsecret", b"PASS xxxxxxxxx"),
+    (b"RPOP secret", b"RPOP xxxxxxxxx"),
+    (b"APOP joe c4c9334bac560ecc979e58001b3e22fb", b"APOP joe xxxxxxxxx"),
+    (b"apop  joe\tc4c9 more", b"apop joe xxxxxxxxx"),
+    (b"AUTH PLAIN AGpvZQBzZWNyZXQ=", b"AUTH PLAIN xxxxxxxxx"),
+    (b"auth  plain\t AGpvZQBzZWNyZXQ= =", b"auth plain xxxxxxxxx"),
+])
+def test_secrets_are_masked(line, shown):
+    assert masked(line) == shown
+
+
+@pytest.mark.parametrize("line", [
+    b"", b" ", b"PASS", b"pass ", b"APOP", b"APOP joe", b"AUTH", b"AUTH PLAIN", b"USER joe", b"RETR 1", b"LIST pass 2",
+    b"XTND XLST pass", b"\0\xff"])
+def test_lines_without_a_secret_are_shown_as_they_came(line):
+    assert masked(line) == line
+
+
+blank = st.text(" \t\r\x0b\x0c", min_size=1, max_size=3).map(str.encode)
+cased = st.sampled_from([b"pass", b"rpop", b"apop joe", b"auth plain"]).flatmap(
+    lambda word: st.sampled_from([word, word.upper(), word.title(), word.swapcase()]))
+
+
+@many
+@given(st.one_of(st.just(b""), blank), cased, blank, st.lists(st.just(b"SECRET"), min_size=1, max_size=3), blank)
+def test_no_case_and_no_spacing_lets_a_secret_through(before, command, between, secret, after):
+    line = before + command.replace(b" ", between) + between + between.join(secret) + after
+    assert b"SECRET" not in masked(line)
+    assert masked(line).endswith(b" xxxxxxxxx")
