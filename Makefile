@@ -3,6 +3,7 @@
 #   make demo       its own environment, a demo user and mailbox, popper on 127.0.0.1, PORT=1110, as whoever you are
 #   make check      everything the tests need (apt packages too, for root), then the tests
 #   make install    PREFIX=/usr/local DESTDIR= PYTHON=python3
+#   make torture    kill an update at every system call it makes, and let every one fail: some minutes
 #   make bench      ratios, measured here; PEERS=DIR adds other servers
 #   make clean      what the others left
 
@@ -12,16 +13,18 @@ DESTDIR =
 BUILD = build
 VENV = $(BUILD)/venv
 APT = openbsd-inetd ucspi-tcp curl fetchmail mpop getmail6 mailutils s-nail nmap procmail logwatch fail2ban mandoc \
-      strace liblockfile-bin man-db python3-venv
+      strace liblockfile-bin man-db procps python3-venv
 
 LIBDIR = $(PREFIX)/lib/popper
 SBINDIR = $(PREFIX)/sbin
 MANDIR = $(PREFIX)/share/man
 SHARE = $(PREFIX)/share/popper
+# The manual and the samples name the places of this PREFIX.
+PLACES = s|/usr/local/sbin|$(SBINDIR)|g; s|/usr/local/share/popper|$(SHARE)|g
 NAMES = in.popper qpopper in.qpopper
 
 all:
-	@sed -n '2,8s/^# *//p' Makefile
+	@sed -n '2,10s/^# *//p' Makefile
 
 demo: PORT = 1110
 demo:
@@ -55,10 +58,15 @@ install:
 	    >$(DESTDIR)$(SBINDIR)/popper
 	chmod 755 $(DESTDIR)$(SBINDIR)/popper
 	for n in $(NAMES); do ln -sf popper $(DESTDIR)$(SBINDIR)/$$n; done
-	install -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
-	install -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
+	for n in 5 8; do for f in man/*.$$n; do \
+	  sed '$(PLACES)' $$f >$(DESTDIR)$(MANDIR)/man$$n/$${f##*/}; chmod 644 $(DESTDIR)$(MANDIR)/man$$n/$${f##*/}; done; done
 	install -m 644 bulletins/* $(DESTDIR)$(SHARE)/bulletins
 	cp -R etc/. $(DESTDIR)$(SHARE)/etc
+	find $(DESTDIR)$(SHARE)/etc -type f -exec sed -i '$(PLACES)' {} +
+	@echo "installed $(SBINDIR)/popper, run by $$(sed -n '1s/^#!//p' $(DESTDIR)$(SBINDIR)/popper)"
+
+torture: $(VENV)/ready packages
+	$(VENV)/bin/python -m pytest -s tests/torture
 
 bench: $(VENV)/ready packages
 	$(VENV)/bin/python tests/bench/run.py $(if $(PEERS),--peers $(PEERS))
@@ -66,4 +74,4 @@ bench: $(VENV)/ready packages
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all demo check packages install bench clean
+.PHONY: all demo check torture packages install bench clean

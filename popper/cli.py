@@ -28,6 +28,8 @@ from popper.options import plain_flags, settle
 
 EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 0, 64, 69, 73, 78
 
+ANSWERS = frozenset(("-h", "-V", "--check"))             # what is answered on standard output
+
 
 def main(arguments: "list[str]", connected: bool) -> int:
     """Run popper; the exit status is one of sysexits.h, 0 for a session that ended in whatever way.
@@ -35,6 +37,8 @@ def main(arguments: "list[str]", connected: bool) -> int:
     connected: standard input is a socket, as under inetd: then nothing but POP3 may be written anywhere.
     """
     ident = sys.argv[0].rpartition("/")[2].removesuffix("__main__.py") or "popper"
+    if connected and not ANSWERS.isdisjoint(arguments):
+        return _fail(ident, "-h, -V and --check are for a terminal, not for a super-server", EX_USAGE, connected)
     found = plain_flags(arguments)
     if found is None:
         found = _ask_docopt(arguments)
@@ -47,6 +51,9 @@ def main(arguments: "list[str]", connected: bool) -> int:
     except ConfigError as mistake:
         return _fail(ident, str(mistake), EX_CONFIG, connected)
     if options.check:
+        complaint = _chain(options)
+        if complaint:
+            return _fail(ident, complaint, EX_CONFIG, connected)
         print(f"{options.config or 'configuration'}: no mistake found")
         return EX_OK
     try:
@@ -57,12 +64,25 @@ def main(arguments: "list[str]", connected: bool) -> int:
     if connected or options.stdio:
         inetd.converse(options, ident, trace, 0, 0 if connected else 1)
         return EX_OK
+    complaint = _chain(options)
+    if complaint:
+        return _fail(ident, complaint, EX_CONFIG, connected)
     from popper import daemon
     try:
         daemon.run(options, ident, trace, daemon.listen(*options.bindto))
     except ConfigError as mistake:
         return _fail(ident, str(mistake), EX_UNAVAILABLE, connected)
     return EX_OK
+
+
+def _chain(options) -> str:
+    """What is wrong with the modules that `auth` names, or ""."""
+    from popper import auth
+    try:
+        auth.modules(options)
+    except ImportError as error:
+        return f"auth: {error}"
+    return ""
 
 
 def _trace(options) -> "int | None":

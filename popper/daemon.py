@@ -83,6 +83,8 @@ def run(options, ident: str, trace: "int | None", listener) -> None:
                 gc.disable()
                 fd = connection.detach()
                 inetd.serve_one(options, ident, trace, host, fd, fd, greeted=False)
+            except BaseException as trouble:
+                log.critical(f"a session could not begin: {type(trouble).__name__}: {trouble}")
             finally:
                 os._exit(0)
         children.add(child)

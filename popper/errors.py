@@ -41,7 +41,7 @@ class PeerGone(Broken):
 
 
 class HungUp(PeerGone):
-    """SIGHUP arrived."""
+    """A signal asked for the end of the session."""
 
 
 class TimedOut(Broken):

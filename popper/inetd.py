@@ -20,6 +20,9 @@ def converse(options, ident: str, trace: "int | None", source: int = 0, sink: in
 def serve_one(options, ident: str, trace: "int | None", host: str, source: int, sink: int,
               greeted: bool = True) -> None:
     """Hold one session on a connection."""
+    import _signal
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)     # whoever started us may have left these otherwise
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     from popper.journal import Journal
     log = Journal(ident, options, trace)
     try:
@@ -40,7 +43,6 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
     posix.chdir("/")
     import resource
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _hang_up_on_signals()
     from popper.channel import Channel
     from popper.login import Login
     from popper.serve import Server
@@ -99,18 +101,3 @@ def _prepare(connection, debug: bool, log) -> None:
         except OSError as error:
             log.debug(f"setsockopt({level}, {option}): {error.strerror}")
     connection.detach()                      # the descriptor stays open; it is not this object's to close
-
-
-def _hang_up_on_signals() -> None:
-    """SIGHUP, SIGTERM and SIGINT end a session like a broken connection, its locks given back."""
-    import _signal
-    from popper.errors import HungUp
-
-    def hang_up(number, frame):
-        for each in numbers:
-            _signal.signal(each, _signal.SIG_IGN)
-        raise HungUp(f"signal {number}")
-
-    numbers = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
-    for number in numbers:
-        _signal.signal(number, hang_up)

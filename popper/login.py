@@ -10,7 +10,8 @@ from popper import VERSION, auth, privilege
 from popper.account import Account, Credentials, shown_name
 from popper.errors import PERMANENT, TEMPORARY, Denied, Refused
 from popper.maildrop import Maildrop
-from popper.storage.locks import Keeper, SpoolLocks
+from popper.storage.keeper import Keeper
+from popper.storage.locks import SpoolLocks
 from popper.storage.mbox import Mbox
 
 
@@ -40,6 +41,8 @@ class Login:
         except BaseException:
             store.close()
             raise
+        for note in getattr(store, "notes", ()):
+            self.log.warning(note)
         self.log.notice(f'(v{VERSION}) POP login by user "{account.user}" at ({self.peer.name}) {self.peer.address}')
         return drop
 
@@ -56,7 +59,7 @@ class Login:
         group = self._spool_group(account, path)
         if account.uid is not None:
             privilege.become(account.user, account.uid, account.gid, group)
-        locks = SpoolLocks(path)
+        locks = spool = SpoolLocks(path)
         if group is not None:
             try:
                 locks = Keeper(locks, privilege.shed_group)
@@ -68,22 +71,34 @@ class Login:
             locks.close()
             raise
         if left_over:
-            self.log.warning(f"{locks_name(path)} holds {left_over} octets of mail that an older popper left there; "
+            self.log.warning(f"{spool.session_file} holds {left_over} octets of mail that an older popper left there; "
                              "this version does not merge them")
         return Mbox(path, locks, self.options.mailbox_format == "sysv", self.options.lock_timeout, self.options.fsync)
 
     def _spool_group(self, account: Account, path: str) -> "int | None":
         """The group of a spool in which the user may not make a lock, but that group may: root's own, and not where
         a user could have put it."""
-        if account.uid is None or os.geteuid() != 0 or self.options.mailbox.startswith("~"):
+        if account.uid is None or os.geteuid() != 0:
             return None
+        directory = os.path.dirname(path)
         try:
-            status = os.stat(os.path.dirname(path))
+            status = os.stat(directory)
+            shared = status.st_mode & 0o022 == 0o020 and status.st_gid != account.gid
+            return status.st_gid if shared and _is_roots(directory) else None
         except OSError as error:
-            raise Refused("System error, can't find your mailbox.", PERMANENT,
-                          f"{os.path.dirname(path)}: {error.strerror}") from None
-        shared = status.st_mode & 0o022 == 0o020
-        return status.st_gid if shared and status.st_uid == 0 and status.st_gid != account.gid else None
+            raise Refused("System error, can't find your mailbox.", PERMANENT, f"{directory}: {error.strerror}") from None
+
+
+def _is_roots(directory: str) -> bool:
+    """Whether root alone decides where this path leads: every name on it is root's, in a place where nobody else may
+    put another in its stead."""
+    for path in (directory, os.path.realpath(directory)):
+        while path != "/":
+            around = os.stat(os.path.dirname(path)).st_mode
+            if os.lstat(path).st_uid != 0 or (around & 0o022 and not around & 0o1000):
+                return False
+            path = os.path.dirname(path)
+    return True
 
 
 def mailbox_of(account: Account, template: str) -> str:
@@ -105,6 +120,3 @@ def mailbox_of(account: Account, template: str) -> str:
             path.append(account.user[letter] + piece[1:])
     return "".join(path)
 
-
-def locks_name(path: str) -> str:
-    return f"{os.path.dirname(path)}/.{os.path.basename(path)}.pop"

@@ -31,6 +31,7 @@ class Maildrop:
         self.count = len(self.entries)
         self.octets = self.total = sum(entry.octets for entry in self.entries)
         self.accessed = 0
+        self.seen: "int | None" = None       # the highest that a Status: says was read, once somebody asked
         self.ids = None
 
     def entry(self, number: int, gone: str = "Message {} has been deleted."):
@@ -65,10 +66,10 @@ class Maildrop:
     @property
     def last(self) -> int:
         """LAST: the highest message that was marked read when the session began or asked for since (RFC 1081)."""
-        for number in range(len(self.entries), self.accessed, -1):
-            if self.store.seen(self.entries[number - 1]):
-                return number
-        return self.accessed
+        if self.seen is None:
+            numbers = range(len(self.entries), 0, -1)
+            self.seen = next((n for n in numbers if self.store.seen(self.entries[n - 1])), 0)
+        return max(self.seen, self.accessed)
 
     def unique_id(self, number: int) -> bytes:
         self.entry(number, "Message {} has been marked for deletion.")

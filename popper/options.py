@@ -148,6 +148,8 @@ class Options:
             if len(words) < 2:
                 expected = DIRECTIVES.get(directive, (0, 0, "a directive and a value"))[2]
                 raise ConfigError(f"{directive}: no value; expected {expected}", file, number)
+            if any(word.startswith("#") for word in words[1].split()):
+                raise ConfigError(f"{directive}: expected a value alone; a comment has a line of its own", file, number)
             if directive in seen:
                 raise ConfigError(f"{directive}: given already on line {seen[directive]}; expected once", file, number)
             seen[directive] = number

@@ -9,13 +9,14 @@ Under a super-server that starts popper as root, this process is root from its s
     account, errors, journal, library, tally
                                             in the service of these
 
-and the user from then on: storage.*, the commands of TRANSACTION, UPDATE, and sendmail for XTND XMIT. `storage.locks`
+and the user from then on: storage.*, the commands of TRANSACTION, UPDATE, and sendmail for XTND XMIT. `storage.keeper`
 may leave a keeper, with the user's uid and the spool's group. tests/test_privilege.py compares this list with a
 session. Run as an ordinary user, popper is that user throughout.
 """
 
 import os
 import pwd
+import syslog
 
 from popper.errors import PERMANENT, Refused
 
@@ -40,10 +41,10 @@ def become(name: str, uid: int, gid: int, spool_gid: "int | None" = None) -> Non
         os.setresuid(uid, uid, uid)
         ours = os.getresuid() == (uid, uid, uid) and os.getresgid() == (gid, effective, gid)
         if not ours or set(os.getgroups()) - {effective} != set(groups) - {effective}:
-            os._exit(70)
+            _die("groups, gid or uid are not what they were set to")
         _prove_irreversible()
-    except OSError:
-        os._exit(70)
+    except (OSError, OverflowError) as error:
+        _die(str(error))
 
 
 def _groups_of(name: str, uid: int, gid: int) -> "list[int]":
@@ -60,7 +61,7 @@ def shed_group() -> None:
     gid = os.getgid()
     os.setresgid(gid, gid, gid)
     if os.getresgid() != (gid, gid, gid):
-        os._exit(70)
+        _die("the spool's group would not go")
 
 
 def become_nobody() -> None:
@@ -73,10 +74,14 @@ def become_nobody() -> None:
 
 
 def _prove_irreversible() -> None:
-    if os.getuid() == 0:
-        os._exit(70)
     try:
         os.setuid(0)
     except PermissionError:
         return
+    _die("there is a way back to root")
+
+
+def _die(why: str) -> None:
+    """End here and now: half root is worse than no session."""
+    syslog.syslog(syslog.LOG_CRIT, f"privileges cannot be given up: {why}")
     os._exit(70)

@@ -4,6 +4,7 @@ The dispatcher sees every line and every reply, so it alone traces and counts. T
 session may raise.
 """
 
+import _signal
 import os
 import time
 
@@ -39,11 +40,15 @@ class Server:
         """Hold the session. greeted: the greeting has been sent already."""
         session = self.session
         try:
-            self._begin(greeted)
-            while session.state != HALT:
-                self._answer(self._line())
-            self._let_go()                   # first the locks, then the sign-off: who reads it may come back at once
-            self.channel.flush()
+            try:
+                _hear_signals()
+                self._begin(greeted)
+                while session.state != HALT:
+                    self._answer(self._line())
+                self._let_go()               # first the locks, then the sign-off: who reads it may come back at once
+                self.channel.flush()
+            finally:
+                _ignore_signals()
         except DropBroken as trouble:
             self._last_words(Reply(False, trouble.text, trouble.code, str(trouble)))
         except Flooded as flood:
@@ -70,7 +75,9 @@ class Server:
 
     def _begin(self, greeted: bool) -> None:
         greeting = self.session.greeting()
-        if not greeted:
+        if greeted:
+            self.tally.sent += len(greeting.status())
+        else:
             self.channel.put(greeting.status())
         if self.log.debugging:
             self.log.debug(f'(v{VERSION}) Servicing request from "{self.peer.name}" at {self.peer.address}')
@@ -78,6 +85,8 @@ class Server:
 
     def _line(self):
         """The next command line, or TOO_LONG. What is queued is sent before anything is waited for."""
+        if self.session.state != TRANSACTION and time.monotonic() >= self.login_deadline:
+            raise TimedOut("read")           # also for who never lets us wait
         line = self.lines.take()
         if line is None:
             self.channel.flush()
@@ -128,9 +137,9 @@ class Server:
         body, sent = iter(reply.body), 0
         block = next(body, None)             # before the status line: a store that fails here is an honest -ERR
         head = (reply.status(),)
-        self.in_body = True
         while block is not None:
             following = next(body, None)
+            self.in_body = True
             self.channel.put(*head, block, *(() if following is not None else (TERMINATOR,)))
             sent += len(block)
             block, head = following, ()
@@ -223,6 +232,24 @@ class Server:
             user = shown_name(self.session.user) or "(null)"
             self.log.debug(f'(v{VERSION}) Ending request from "{user}" at ({self.peer.name}) {self.peer.address}: '
                            f"{self.tally.received} octets received, {self.tally.sent} sent")
+
+
+SIGNALS = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
+
+
+def _hear_signals() -> None:
+    """Let the signals that end a process end the session like a broken connection, its locks given back."""
+    def hang_up(number, frame):
+        _ignore_signals()
+        raise HungUp(f"signal {number}")
+
+    for number in SIGNALS:
+        _signal.signal(number, hang_up)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        _signal.signal(number, _signal.SIG_IGN)
 
 
 def _text_of(reply: Reply) -> str:

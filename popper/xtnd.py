@@ -4,12 +4,12 @@ The second table, of the shape of the first one in `session`.
 """
 
 from popper import wire
-from popper.errors import TEMPORARY, Refused
+from popper.errors import Refused
 
 
 def xmit(session, arguments) -> wire.Reply:
     if session.submission is None:
-        raise Refused("Unable to send message", TEMPORARY)
+        raise Refused("Unable to send message")
     return wire.Reply(True, "Start sending the message.", sink=session.submission())
 
 

@@ -80,7 +80,7 @@ def test_help_and_version():
 @pytest.mark.parametrize("flag", ["-h", "-V", "--check"])
 def test_no_client_reads_what_is_no_pop3(installed, flag, conf):
     more = ["-C", conf("timeout 5\n")] if flag == "--check" else []
-    assert connected([installed / "sbin" / "popper", *more, flag]) == (0, b"")
+    assert connected([installed / "sbin" / "popper", *more, flag]) == (64, MISCONFIGURED)
 
 
 def test_check(conf):

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "popper"
 LEVELS = (
     "popper errors account tally library",
     "wire maildrop options peer journal channel privilege submit"
-    " storage storage.scan storage.identity storage.locks auth auth.crypt auth.file auth.getpw",
-    "storage.mbox storage.memory xtnd",
+    " storage storage.scan storage.identity storage.locks storage.redo auth auth.crypt auth.file auth.getpw",
+    "storage.mbox storage.memory storage.keeper xtnd",
     "session login",
     "serve",
     "",                                      # prelogin, control: not yet

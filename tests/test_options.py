@@ -132,6 +132,8 @@ def test_blanks_comments_and_line_ends():
 
 def test_a_comment_behind_a_value_is_no_comment():
     assert "timeout" in complaint(Options().read, "f", "timeout 60 # seconds\n")
+    assert complaint(Options().read, "f", "\npassword_file /etc/pop.users   # joe\n") == \
+        "f:2: password_file: expected a value alone; a comment has a line of its own"
 
 
 # -- flags -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from popper.maildrop import Maildrop
-from popper.storage import mbox
+from popper.storage import mbox, redo
 from popper.storage.locks import SpoolLocks
 from popper.storage.scan import ENVELOPE_MOST, scan
 from transcript import Core
@@ -124,7 +124,8 @@ def served(place, octets: bytes, piece: int = mbox.BLOCK, sysv: bool = False):
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mbox, "BLOCK", piece)
-        patch.setattr(mbox, "CHUNK", piece)
+        patch.setattr(redo, "CHUNK", piece)
+        patch.setattr(redo, "PIECE", piece)
         patch.setattr(mbox, "scan", partial(scan, window=2 * ENVELOPE_MOST + piece))
         client = Client(mailbox, sysv)
         try:

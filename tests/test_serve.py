@@ -54,10 +54,12 @@ def test_one_mistake_is_shown_alone(site):
 
 def test_trouble_of_ours_is_told_at_once(site):
     site.deliver(mbox(ONE))
-    pop = site.log_in(xmit_max=0)
+    pop = site.log_in(sendmail="/nonexistent")
     for count in (1, 2):
-        assert pop.err("XTND XMIT") == "[SYS/TEMP] Unable to send message"
-        assert notices(site) == [f"notice: {WHO}: -ERR [SYS/TEMP] Unable to send message"] * count
+        pop.ok("XTND XMIT")
+        assert pop.err("Subject: x\r\n.") == '[SYS/TEMP] Unable to execute "/nonexistent"'
+        assert notices(site) == [f'notice: {WHO}: -ERR [SYS/TEMP] Unable to execute "/nonexistent"'
+                                 " (No such file or directory)"] * count
     pop.quit()
     assert len(notices(site)) == 2
 

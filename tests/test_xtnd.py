@@ -192,7 +192,7 @@ def test_commands_in_the_text_are_text():
 
 def test_where_nothing_is_sent_there_is_one_refusal():
     served = Served(b"XTND XMIT\r\nQUIT\r\n", factory=False)
-    assert served.replies == ["-ERR [SYS/TEMP] Unable to send message", BYE]
+    assert served.replies == ["-ERR Unable to send message", BYE]
 
 
 def test_the_trace_has_the_size_and_not_the_text():

@@ -11,6 +11,7 @@ from popper.auth.crypt import verify
 from popper.errors import PERMANENT, Denied, Refused
 
 LARGEST = 67108864
+NO_ID = 2**32 - 1              # as a number this means "leave as it is", beyond it there is none
 
 
 def authenticate(user: str, password: bytes, options) -> "Account | None":
@@ -24,6 +25,8 @@ def authenticate(user: str, password: bytes, options) -> "Account | None":
         return Account(user, home=home or os.path.expanduser("~"))
     if len(fields) > 3 and fields[2].isdigit() and fields[3].isdigit():
         uid, gid = int(fields[2]), int(fields[3])
+        if max(uid, gid) >= NO_ID:
+            raise Denied("", f"uid {uid} or gid {gid} is no number of a user or group")
     else:
         import pwd
         try:
@@ -47,6 +50,6 @@ def _line_of(user: str, path: str) -> "list[bytes] | None":
     found, name = None, user.encode()
     for line in octets.split(b"\n"):
         fields = line.rstrip(b"\r").split(b":")
-        if found is None and len(fields) > 1 and fields[0] == name and not line.startswith(b"#"):
+        if found is None and len(fields) > 1 and fields[0] == name:
             found = fields
     return found

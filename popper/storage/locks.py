@@ -1,21 +1,20 @@
-"""Locks beside a mailbox `DIR/NAME`: the dotlock `NAME.lock` and the session lock `.NAME.pop`.
+"""Files beside a mailbox `DIR/NAME`: the dotlock `NAME.lock`, the session lock `.NAME.pop`, the record `.NAME.redo`.
 
 The dotlock keeps delivery agents and mail readers away while the mailbox is scanned or updated, and only then. It is
 made by link(2) and judged by comparing inodes, which holds over NFS. The session lock is flock'ed for the whole
-session, so it ends with its process, and a Qpopper on the same spool sees it.
-
-Where the user may not write in the spool (Debian: root:mail 2775) a *keeper* holds both: a forked process with the
-user's uid and the spool's group that understands four letters, so that the session itself never has that group.
+session, so it ends with its process, and a Qpopper on the same spool sees it. The record of an update (`storage.redo`)
+is opened and removed here because that may take the same rights: see `storage.keeper`.
 """
 
-import _signal
-import _socket
+import errno
 import fcntl
 import os
 import time
 
 from popper.errors import IN_USE, PERMANENT, TEMPORARY, Refused
 
+NEEDS_A_HAND = (errno.EPERM, errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ELOOP)
+HELD_LONG = 3600               # seconds that one is believed which names a live process of this host
 STALE = 300                    # seconds; liblockfile's figure. Measured by the file server's clock
 OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -26,15 +25,17 @@ def busy(path: str) -> Refused:
 
 
 class SpoolLocks:
-    """The two locks, held by this process."""
+    """The locks and the record, held and made by this process."""
 
     def __init__(self, mailbox: str) -> None:
         directory, name = os.path.split(mailbox)
         self.mailbox = mailbox
         self.lock = mailbox + ".lock"
         self.session_file = f"{directory}/.{name}.pop"
+        self.record_file = f"{directory}/.{name}.redo"
+        self.directory = directory
         self.host = os.uname().nodename
-        self.private = f"{directory}/.{name}.{self.host}.{os.getpid()}"
+        self.private = f"{directory}/.{name}.{self.host}"       # who has the session lock is alone here with it
         self.descriptor: "int | None" = None
         self.held: "tuple[int, int] | None" = None
         self.text = b""                      # what stands in a dotlock of ours
@@ -69,12 +70,13 @@ class SpoolLocks:
             descriptor = os.open(self.private, OPEN | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             try:
-                os.unlink(self.private)      # left by a process of the same number that was killed
+                os.unlink(self.private)      # left by a process that was killed
             except OSError as error:
                 raise self._unmakeable(error) from None
-            return False
+            return self.dot()
         except OSError as error:
             raise self._unmakeable(error) from None
+        os.fchmod(descriptor, 0o644)         # who waits for it may want to read whose it is
         self.text = f"{os.getpid()}\n{self.host}\n".encode()
         try:
             try:
@@ -82,13 +84,14 @@ class SpoolLocks:
             except OSError:
                 pass                         # a full disk: the name is the lock, and who deletes mail makes room
             ours = os.fstat(descriptor)
+            self.held = (ours.st_dev, ours.st_ino)       # before it is: a signal may come in between
             try:
                 os.link(self.private, self.lock)
             except OSError:
                 pass                         # over NFS the answer may be lost: the inode decides
-            if _inode(self.lock) == (ours.st_dev, ours.st_ino):
-                self.held = (ours.st_dev, ours.st_ino)
+            if _inode(self.lock) == self.held:
                 return True
+            self.held = None
             self._break_stale(ours.st_mtime)
             return False
         finally:
@@ -97,7 +100,7 @@ class SpoolLocks:
 
     def _unmakeable(self, error: OSError) -> Refused:
         return Refused(f"{self.lock} cannot be made: {error.strerror}.",
-                       PERMANENT if error.errno in (1, 2, 13, 20, 21, 30) else TEMPORARY)
+                       _code(error))
 
     def undot(self) -> None:
         """Take our dotlock away, unless it is another's by now; the number of an inode is soon given again."""
@@ -105,8 +108,32 @@ class SpoolLocks:
             os.unlink(self.lock)
         self.held = None
 
+    def record(self) -> int:
+        """Open the record, or make an empty one. -> its descriptor."""
+        try:
+            descriptor = os.open(self.record_file, OPEN | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise Refused(f"{self.record_file} cannot be opened: {error.strerror}.", _code(error)) from None
+        complaint = complaint_about(os.fstat(descriptor))
+        if complaint:
+            os.close(descriptor)
+            raise Refused(f"{self.record_file} {complaint}.", PERMANENT)
+        return descriptor
+
+    def sync_names(self) -> None:
+        """Make the names in the spool durable."""
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """The update is finished, or never began: the record goes."""
+        os.unlink(self.record_file)
+
     def close(self) -> None:
-        """Give both back. The session file goes, unless it holds mail."""
+        """Give both locks back. The session file goes, unless it holds mail."""
         self.undot()
         if self.descriptor is not None:
             status = os.fstat(self.descriptor)
@@ -121,29 +148,33 @@ class SpoolLocks:
             status = os.lstat(self.lock)
             if status.st_mode & 0o170000 != 0o100000 or status.st_size > 4096:
                 return                       # no lock anybody made
-            if now - status.st_mtime <= STALE and not self._holder_is_dead():
+            alive = self._holder_lives()
+            if alive is not False and now - status.st_mtime <= (HELD_LONG if alive else STALE):
                 return
             aside = self.private + ".stale"
             os.rename(self.lock, aside)
-            moved = os.lstat(aside)
-            if not os.path.samestat(moved, status) or moved.st_mtime_ns != status.st_mtime_ns:
-                os.link(aside, self.lock)
-            os.unlink(aside)
+            try:
+                moved = os.lstat(aside)
+                if not os.path.samestat(moved, status) or moved.st_mtime_ns != status.st_mtime_ns:
+                    os.link(aside, self.lock)
+            finally:
+                os.unlink(aside)
         except OSError:
             pass                             # gone meanwhile, or not ours to remove; the next try will tell
 
-    def _holder_is_dead(self) -> bool:
-        """Whether the lock names a process of this very host that no longer is: PID and host, or PID@host."""
+    def _holder_lives(self) -> "bool | None":
+        """Whether the process that the lock names is there. None: it names none of this very host (PID and host, or
+        PID@host)."""
         words = self._read().decode("latin-1").replace("@", "\n").split()
         if len(words) < 2 or words[1] != self.host or not words[0].isdigit() or not 0 < int(words[0]) < 1 << 31:
-            return False
+            return None
         try:
             os.kill(int(words[0]), 0)
         except ProcessLookupError:
-            return True
+            return False
         except OSError:
             pass
-        return False
+        return True
 
     def _read(self) -> bytes:
         """What stands in the dotlock."""
@@ -152,84 +183,6 @@ class SpoolLocks:
             return os.read(descriptor, 256)
         finally:
             os.close(descriptor)
-
-
-class Keeper:
-    """The same four verbs, carried out by a forked process that keeps the spool's group.
-
-    To be made while the group is effective; `shed` runs in the caller afterwards and gives it up for good.
-    """
-
-    def __init__(self, locks: SpoolLocks, shed) -> None:
-        ours, theirs = _socket.socketpair()
-        self.line = ours
-        if not os.fork():
-            try:
-                ours.close()
-                _keep(locks, theirs)
-            finally:
-                os._exit(0)
-        theirs.close()
-        shed()
-
-    def session(self) -> int:
-        return int(self._ask(b"S"))
-
-    def dot(self) -> bool:
-        return self._ask(b"D") == "1"
-
-    def undot(self) -> None:
-        self._ask(b"U")
-
-    def close(self) -> None:
-        """Wait until both are given back: the next session may follow at once."""
-        if self.line is not None:
-            try:
-                self._ask(b"C")
-            except Refused:
-                pass
-            self.line.close()
-            self.line = None
-
-    def _ask(self, letter: bytes) -> str:
-        try:
-            self.line.send(letter)
-            answer = self.line.recv(1024).decode("utf-8", "replace")
-        except OSError:
-            answer = ""
-        if not answer:
-            raise Refused("System error, the lock keeper is gone.", TEMPORARY)
-        if answer[0] == "!":
-            code, text = answer[1:].split(" ", 1)
-            raise Refused(text, code)
-        return answer
-
-
-def _keep(locks: SpoolLocks, line) -> None:
-    """The keeper's life: no descriptor but its line, no signal but the end of the session."""
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
-        _signal.signal(number, _signal.SIG_IGN)
-    os.closerange(0, line.fileno())
-    os.closerange(line.fileno() + 1, 256)
-    locks.private = f"{locks.private}k"
-    try:
-        while letter := line.recv(1):
-            try:
-                if letter == b"S":
-                    answer = str(locks.session())
-                elif letter == b"D":
-                    answer = "1" if locks.dot() else "0"
-                elif letter == b"U":
-                    answer = "1"
-                    locks.undot()
-                else:
-                    answer = "1"
-                    locks.close()
-            except Refused as error:
-                answer = f"!{error.code} {error.text}"
-            line.send(answer.encode("utf-8", "replace"))
-    finally:
-        locks.close()
 
 
 class Held:
@@ -261,7 +214,10 @@ class Held:
     def __exit__(self, *_) -> None:
         if self.descriptor is not None:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
-        self.locks.undot()
+        try:
+            self.locks.undot()
+        except (Refused, OSError):
+            pass                             # what was done is done; a dotlock whose holder is dead gets broken
 
 
 def complaint_about(status: os.stat_result) -> str:
@@ -273,6 +229,10 @@ def complaint_about(status: os.stat_result) -> str:
     if status.st_nlink > 1:                  # none: removed since it was opened, which whoever locks it will see
         return "has more than one link"
     return ""
+
+
+def _code(error: OSError) -> str:
+    return PERMANENT if error.errno in NEEDS_A_HAND else TEMPORARY
 
 
 def _inode(path: str) -> "tuple[int, int] | None":

@@ -2,7 +2,7 @@
 
 Mail that arrives during a session stays behind what was scanned and is left alone. Any other change by someone else
 ends the session: the mailbox is looked at again, by the function that first scanned it, whenever its size or time
-has moved.
+has moved. An update that a crash interrupted is finished, by its record, before the mailbox is read.
 """
 
 import _signal
@@ -14,10 +14,10 @@ from popper.errors import PERMANENT, TEMPORARY, DropBroken, Refused
 from popper.maildrop import HEADER_MOST
 from popper.storage.identity import seen, told_apart, unique_id
 from popper.storage.locks import OPEN, Held, complaint_about
+from popper.storage.redo import Foreign, Redo
 from popper.storage.scan import Entry, NotMailbox, first_blank, scan
 
 BLOCK = 65536                  # octets read and sent at once; larger ones cost fresh pages each time
-CHUNK = 1048576                # octets moved at once in an update
 TICK = 20_000_000              # ns; a file changed this recently may change again without its time moving
 
 
@@ -34,6 +34,7 @@ class Mbox:
         self.size = 0                        # of what was scanned; what lies behind came later
         self.stamp: "tuple | None" = None    # size and time of the file when it was last known to be right
         self.entries: "list[Entry]" = []
+        self.notes: "list[str]" = []         # what the log should know of the opening
 
     def scan(self) -> "list[Entry]":
         """Open, lock, and list the mailbox; a missing one is empty. Raises Refused."""
@@ -43,6 +44,7 @@ class Mbox:
                 return self.entries
             with self._held():
                 if self._in_place():
+                    self._recover()
                     status = os.fstat(self.descriptor)
                     self.size = status.st_size
                     try:
@@ -68,6 +70,7 @@ class Mbox:
         self._verify()
 
     def header(self, entry: Entry) -> bytes:
+        self._verify()
         return self._header(entry)[entry.start - entry.offset:]
 
     def unique_ids(self) -> "list[bytes]":
@@ -75,6 +78,7 @@ class Mbox:
         return told_apart([unique_id(self._header(entry)) for entry in self.entries])
 
     def seen(self, entry: Entry) -> bool:
+        self._verify()
         return seen(self._header(entry))
 
     def commit(self, entries: "list[Entry]") -> None:
@@ -189,33 +193,53 @@ class Mbox:
                  zip(self.entries, [later.offset for later in self.entries[1:]] + [self.size])}
         gone = sorted((entry.offset, index[entry.offset]) for entry in entries)
         size = os.fstat(self.descriptor).st_size
+        runs = [(begin, end) for (_, begin), (end, _) in zip(gone, gone[1:] + [(size, size)]) if begin < end]
         to = gone[0][0]
         try:
-            self._may_write(size - sum(end - begin for begin, end in gone))
-            for (_, begin), (end, _) in zip(gone, gone[1:] + [(size, size)]):
-                to = self._move(begin, end, to)
-            os.ftruncate(self.descriptor, to)
-            if self.fsync:
-                os.fsync(self.descriptor)
+            self._may_write(to + sum(end - begin for begin, end in runs))
+            if runs:
+                self._move(runs, to, size)
+            else:
+                os.ftruncate(self.descriptor, to)
+                if self.fsync:
+                    os.fsync(self.descriptor)
         except OSError as error:
             raise DropBroken("Error updating mailbox.", TEMPORARY,
-                             f"update of {self.path} failed at octet {to}: {error.strerror}") from None
+                             f"update of {self.path} failed: {error.strerror}") from None
 
     def _may_write(self, end: int) -> None:
         """Write the octet before `end` as it is: a limit or a read-only disk is to show before anything has moved."""
         if end:
             os.pwrite(self.descriptor, self._pread(1, end - 1), end - 1)
 
-    def _move(self, begin: int, end: int, to: int) -> int:
-        """Move octets begin..end down to `to`. -> the offset behind them there."""
-        while begin < end:
-            chunk = memoryview(self._pread(min(CHUNK, end - begin), begin))
-            if not chunk:
-                raise OSError(errno.EIO, "file ended early")
-            begin += len(chunk)
-            while chunk:
-                written = os.pwrite(self.descriptor, chunk, to)
-                to += written
-                chunk = chunk[written:]
-        return to
+    def _move(self, runs: "list[tuple[int, int]]", to: int, size: int) -> None:
+        """Move what is to stay down, under the protection of a record."""
+        record = self.locks.record()
+        redo = Redo(self.descriptor, record, self.fsync, self.locks.sync_names)
+        try:
+            redo.update(runs, to, size)
+        except OSError:
+            if not redo.begun:
+                self.locks.forget()
+            raise
+        finally:
+            os.close(record)
+        self.locks.forget()
 
+    def _recover(self) -> None:
+        """Finish an update that was interrupted, if there is a record of one."""
+        if not os.path.lexists(self.locks.record_file):
+            return
+        record = self.locks.record()
+        try:
+            done = Redo(self.descriptor, record, self.fsync, self.locks.sync_names).recover()
+        except Foreign as error:
+            raise Refused("Mailbox needs repair, tell your administrator.", PERMANENT,
+                          f"{self.locks.record_file} does not fit {self.path}: {error}; neither was touched") from None
+        except OSError as error:
+            raise Refused("Mailbox cannot be repaired now.", TEMPORARY,
+                          f"update of {self.path} cannot be finished: {error.strerror}") from None
+        finally:
+            os.close(record)
+        self.locks.forget()
+        self.notes.append(f"{self.path}: {done}")

@@ -2,8 +2,9 @@
 
 A message begins with an envelope line: `From `, a sender, and a date in one of the forms of ucb-popper.md 5.4. All
 but the first must follow an empty line, so a paragraph of a body that begins with "From " is a boundary only when it
-also looks like an envelope (delivery agents put `>` before those). With `sysv` a Content-Length is believed exactly
-when an envelope or the end of the file is where it says; a lie never hides a message.
+also looks like an envelope (delivery agents put `>` before those). With `sysv` a Content-Length is believed
+when an envelope or the end of the file is where it says, so that bodies may hold anything; one that leads nowhere is
+ignored. Only where the delivery agent writes it itself: a sender who guesses the next message's size can hide that.
 
 The same function opens a mailbox and, later, checks that it is still what was opened.
 """

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from conftest import wait_until
 from dialogue import ONE, PASSWORD, TWO, USER, mbox, site, wire          # noqa: F401
 from popper.errors import ConfigError
 from popper.journal import open_trace
+from popper.storage.locks import SpoolLocks
 
 SECRET = b"root's own file\n"
 
@@ -134,8 +136,7 @@ def test_names_of_lock_files_taken_before(site, victim, trap):
     site.deliver(mbox(ONE))
 
     def guess():
-        place = site.spool / f".{USER}.{os.uname().nodename}.{os.getpid()}"
-        trap(place, victim)
+        trap(Path(SpoolLocks(str(site.mailbox())).private), victim)
     pop = site.session(before=guess, lock_timeout=1)
     pop.ok(f"USER {USER}")
     reply = pop.ask(f"PASS {PASSWORD}")

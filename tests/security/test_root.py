@@ -11,6 +11,7 @@ import pytest
 
 from conftest import wait_until
 from dialogue import HOST, ONE, PASSWORD, TWO, UID, USER, Dialogue, mbox, site, wire          # noqa: F401
+from popper.storage.locks import SpoolLocks
 
 pytestmark = pytest.mark.root
 
@@ -125,7 +126,7 @@ def roots(site):
     assert file.read_bytes() == SECRET and stat.S_IMODE(file.stat().st_mode) == 0o600 and file.stat().st_uid == 0
 
 
-@pytest.mark.parametrize("name", ["{}", ".{}.pop", "{}.lock"])
+@pytest.mark.parametrize("name", ["{}", ".{}.pop", "{}.lock", ".{}.redo"])
 @pytest.mark.parametrize("how", [os.symlink, os.link])
 def test_links_to_roots_files(site, roots, name, how):
     """row 11, row 20, row 21: mailbox, session file and dotlock as links to a file of root's leave it alone, and tell
@@ -184,12 +185,9 @@ def test_link_to_a_neighbours_mailbox(start_inetd, installed, conf, spool):
         neighbour.unlink()
 
 
-def private_name(site, pid):
-    return site.spool / f".{USER}.{os.uname().nodename}.{pid}"
-
-
 def attackers_file(place):
     place.write_bytes(b"x")
+    place.chmod(0o666)
 
 
 def attackers_symlink(place):
@@ -205,7 +203,7 @@ def attackers_gigabyte(place):
         file.truncate(2**30)
 
 
-@pytest.mark.parametrize("name", ["{}", "{}.lock", ".{}.pop", "private"])
+@pytest.mark.parametrize("name", ["{}", "{}.lock", ".{}.pop", ".{}.redo", "private"])
 @pytest.mark.parametrize("trap", [attackers_file, attackers_symlink, attackers_directory, attackers_gigabyte])
 def test_an_attacker_was_there_first(site, name, trap):
     """row 21 (CVE-2010-2023, CVE-2010-2024, CVE-2008-2936, CVE-2008-2937): in a spool that all may write in, only a
@@ -222,7 +220,7 @@ def test_an_attacker_was_there_first(site, name, trap):
         places.append(place)
     if name != "private":
         lay(site.spool / name.format(USER))
-    early = (lambda: lay(private_name(site, os.getpid()))) if name == "private" else None
+    early = (lambda: lay(Path(SpoolLocks(str(site.mailbox())).private))) if name == "private" else None
     pop = site.session(lock_timeout=0, before=early)
     pop.ok(f"USER {USER}")
     reply = pop.err(f"PASS {PASSWORD}")

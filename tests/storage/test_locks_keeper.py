@@ -8,13 +8,15 @@ from conftest import wait_until
 from processes import Program, forks, refusal
 
 from popper.errors import IN_USE, PERMANENT, TEMPORARY
-from popper.storage.locks import Held, Keeper, SpoolLocks
+from popper.storage.keeper import Keeper
+from popper.storage.locks import Held, SpoolLocks
 
 pytestmark = forks
 
 SESSION = """
 import sys
-from popper.storage.locks import Keeper, SpoolLocks
+from popper.storage.keeper import Keeper
+from popper.storage.locks import SpoolLocks
 keeper = Keeper(SpoolLocks(sys.argv[1]), lambda: None)
 keeper.session()
 keeper.dot()
