@@ -4,6 +4,7 @@ Tests marked `root` make accounts and start super-servers; for an ordinary user 
 line at the end.
 """
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -19,6 +20,18 @@ import pytest
 
 TREE = Path(__file__).resolve().parent.parent
 PASSWORD = "s3cret pass"
+
+
+def pytest_sessionstart(session):
+    """One run by root at a time: accounts, spool and log socket are the system's."""
+    if os.geteuid() == 0:
+        session.config.alone = open("/run/popper-tests.lock", "w")
+        fcntl.flock(session.config.alone, fcntl.LOCK_EX)
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "alone"):
+        config.alone.close()
 
 
 def pytest_collection_modifyitems(config, items):
