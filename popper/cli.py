@@ -100,13 +100,14 @@ def _ask_docopt(arguments: "list[str]") -> "list[tuple[str, str]] | str | None":
         docopt = library("docopt")
     except ImportError:
         if arguments not in (["-h"], ["-V"]):
-            return "not understood (docopt, which would say what, is not installed)\n" + __doc__.rstrip()
+            return f"{_stumbled(arguments)} is not understood\n" + __doc__.partition("\n\n")[0]
         parsed = {"-h": arguments == ["-h"], "-V": arguments == ["-V"]}
     else:
         try:
             parsed = docopt.docopt(__doc__, arguments, False)
         except docopt.DocoptExit as complaint:
-            return str(complaint)
+            usage = str(complaint)
+            return f"{_stumbled(arguments)} is not understood\n" + usage[max(0, usage.find("Usage:")):]
     if parsed["-h"]:
         print(__doc__.rstrip())
         return None
@@ -114,6 +115,15 @@ def _ask_docopt(arguments: "list[str]") -> "list[tuple[str, str]] | str | None":
         print(f"popper {VERSION}")
         return None
     return flags_of(parsed)
+
+
+def _stumbled(arguments: "list[str]") -> str:
+    """The first word that cannot be part of any command line, or lacks a value."""
+    read = [plain_flags(arguments[:end]) is not None for end in range(1, len(arguments) + 1)]
+    for word, good, next_good in zip(arguments, read, [*read[1:], False]):
+        if not good and not next_good:
+            return word
+    return arguments[-1]
 
 
 def flags_of(parsed: dict) -> "list[tuple[str, str]]":

@@ -54,7 +54,8 @@ USAGE_ERRORS = [["-x"], ["--nonsense"], ["-T"], ["-b"], ["word"], ["-s", "word"]
 def test_a_usage_error_at_a_terminal(arguments):
     status, out, err = typed(*arguments)
     assert (status, out) == (64, "")
-    assert err.startswith("popper: ") and "Usage:" in err and "Traceback" not in err
+    stumbled = "-x" if arguments == ["-x"] else arguments[-1]
+    assert err.startswith(f"popper: {stumbled} is not understood\nUsage:") and "Traceback" not in err
 
 
 @pytest.mark.parametrize("arguments", USAGE_ERRORS, ids=" ".join)
@@ -178,7 +179,7 @@ def test_without_docopt_plain_flags_work(conf):
 def test_without_docopt_a_usage_error_shows_the_usage(arguments):
     status, out, err = typed(*arguments, command=BLOCKED)
     assert (status, out) == (64, "")
-    assert cli.__doc__.rstrip() in err and "docopt" in err and "Traceback" not in err
+    assert "is not understood\nUsage:" in err and "Traceback" not in err
 
 
 def test_without_docopt_a_client_gets_one_err():

@@ -169,6 +169,16 @@ def test_the_text_becomes_no_command(site, sendmail):
     pop.quit()
 
 
+@pytest.mark.parametrize("argument", ["-bd", "-f root", "ann@example.org", "|id"])
+def test_xmit_takes_no_argument(site, sendmail, argument):
+    """xtnd.05, sec.16: nothing behind XMIT is taken, so nothing of it can reach sendmail: neither sender nor recipient."""
+    pop = site.log_in(**sendmail())
+    assert pop.err(f"XTND XMIT {argument}") == "Too many arguments for the xtnd xmit command."
+    assert pop.ok("NOOP") == ""
+    pop.quit()
+    assert not sendmail.mail.exists()
+
+
 @pytest.mark.parametrize("program", ["/nonexistent/sendmail", "/dev/null", "/"])
 def test_sendmail_that_cannot_be_run(site, program):
     """xtnd.06 a sendmail that cannot be run is -ERR, and the session goes on."""

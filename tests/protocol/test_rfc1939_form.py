@@ -87,12 +87,15 @@ def test_multi_line_replies_end_once(site, command):
 def test_every_line_with_a_leading_dot_is_stuffed(site):
     """1939.08 the termination octet is put before every line that begins with it, in RETR and TOP alike."""
     text = b"Subject: dots\n.header: of a sort\n\n.\n..\n...\n.dot\nno dot.\n.\n"
-    site.deliver(mbox(text))
+    site.deliver(mbox(text, b".first: line\n\nx\n"))
     pop = site.log_in()
     stuffed = b"Subject: dots\r\n..header: of a sort\r\n\r\n..\r\n...\r\n....\r\n..dot\r\nno dot.\r\n..\r\n"
     for command in ("RETR 1", "TOP 1 99"):
         pop.ok(command)
         assert pop.raw_body() == stuffed
+    for command in ("RETR 2", "TOP 2 99"):
+        pop.ok(command)
+        assert pop.raw_body() == b"..first: line\r\n\r\nx\r\n"
     pop.quit()
 
 
