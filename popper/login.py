@@ -86,7 +86,8 @@ class Login:
             shared = status.st_mode & 0o022 == 0o020 and status.st_gid != account.gid
             return status.st_gid if shared and _is_roots(directory) else None
         except OSError as error:
-            raise Refused("System error, can't find your mailbox.", PERMANENT, f"{directory}: {error.strerror}") from None
+            raise Refused("System error, can't find your mailbox.", PERMANENT,
+                          f"{directory}: {error.strerror}") from None
 
 
 def _is_roots(directory: str) -> bool:

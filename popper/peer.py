@@ -51,7 +51,7 @@ def plain(address: str) -> str:
 
 
 def is_host_name(name: str) -> bool:
-    """Whether a name may be logged and compared: not an address in disguise, nothing but letters, digits, -, _, dots."""
+    """Whether a name may be logged and compared: no address in disguise, only letters, digits, -, _, dots."""
     labels = name.rstrip(".").split(".")
     last = labels[-1].lower()
     return (len(name) <= LONGEST_NAME and not last.isdigit() and not last.startswith("0x") and all(labels)

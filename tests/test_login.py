@@ -15,7 +15,7 @@ from dialogue import GID, ONE, PASSWORD, ROOT, TWO, UID, USER, mbox, site       
 from popper import VERSION, auth, login
 from popper.account import SAFE, Account, Credentials
 from popper.errors import AUTH, PERMANENT, Denied, Refused
-from popper.login import Login, mailbox_of
+from popper.login import _is_roots, Login, mailbox_of
 from popper.peer import Peer
 
 
@@ -258,3 +258,18 @@ def test_an_ordinary_user_stays_who_he_is(site):
     pop = site.log_in()
     assert children_of(pop.child) == [] and numbers(pop.child, "Uid") == [os.getuid()] * 4
     pop.quit()
+
+
+@pytest.mark.root
+def test_a_spool_is_roots_only_where_root_alone_says_what_it_is(tmp_path):
+    """The group of a spool is lent to nobody who could have put the spool there."""
+    assert _is_roots("/var/mail") and _is_roots("/usr/share")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "mail").mkdir()
+    assert _is_roots(str(tmp_path / "open" / "mail"))
+    (tmp_path / "open").chmod(0o777)
+    assert not _is_roots(str(tmp_path / "open" / "mail"))
+    (tmp_path / "link").symlink_to("/var/mail")
+    assert _is_roots(str(tmp_path / "link"))
+    os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+    assert not _is_roots(str(tmp_path / "link"))

@@ -132,6 +132,28 @@ def test_a_login_that_dawdles_is_out_of_time_although_it_is_not_idle(site):
     assert site.log() == [f"notice: (v{VERSION}) Timeout (1 secs) during nw read from {WHO}"]
 
 
+def test_a_login_that_never_pauses_is_out_of_time_too(site):
+    """Octets that are always there are not waited for, and so no wait would end."""
+    pop = site.session(timeout=60, login_timeout=1)
+    pop.socket.setblocking(False)
+
+    def over():
+        try:
+            pop.socket.send(b"USER mrose\r\n" * 1000)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return True
+        try:
+            return not pop.socket.recv(1 << 20)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    wait_until(over)
+    assert site.log() == [f"notice: (v{VERSION}) Timeout (1 secs) during nw read from {WHO}"]
+
+
 def test_a_client_that_does_not_read(site):
     path = site.deliver(mbox(b"Subject: large\n\n" + b"x" * 80 * 100000 + b"\n"))
     pop = site.log_in(timeout=1)

@@ -9,7 +9,7 @@ ignored. Only where the delivery agent writes it itself: a sender who guesses th
 The same function opens a mailbox and, later, checks that it is still what was opened.
 """
 
-WINDOW = 131072                # fits the processor's cache beside its CRLF copy; a megabyte is scanned at half the speed
+WINDOW = 131072                # fits the processor's cache beside its CRLF copy; a megabyte does not
 ENVELOPE_MOST = 1024           # octets of an envelope line; what is longer is text
 MARKED = 512                   # octets of a message, envelope line included, by which it is known again
 HEADER_LOOK = 65536            # octets of a header searched for Content-Length

@@ -1,15 +1,13 @@
 """popper's own XTND XLST and XTND XMIT, with a real program in sendmail's place. Each test cites its checklist line."""
 
-import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from conftest import wait_until
-from dialogue import ONE, ROOT, THREE, TWO, UID, USER, mbox, site, wire          # noqa: F401
+from dialogue import ONE, ROOT, TWO, UID, USER, mbox, site          # noqa: F401
 from popper.errors import Refused
 from popper.submit import Submission
 
@@ -171,7 +169,7 @@ def test_the_text_becomes_no_command(site, sendmail):
 
 @pytest.mark.parametrize("argument", ["-bd", "-f root", "ann@example.org", "|id"])
 def test_xmit_takes_no_argument(site, sendmail, argument):
-    """xtnd.05, sec.16: nothing behind XMIT is taken, so nothing of it can reach sendmail: neither sender nor recipient."""
+    """xtnd.05, sec.16: nothing behind XMIT is taken, so nothing of it reaches sendmail: no sender, no recipient."""
     pop = site.log_in(**sendmail())
     assert pop.err(f"XTND XMIT {argument}") == "Too many arguments for the xtnd xmit command."
     assert pop.ok("NOOP") == ""

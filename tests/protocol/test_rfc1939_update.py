@@ -159,8 +159,10 @@ def test_update_past_the_limit_of_a_file(site, limit):
 @pytest.mark.parametrize("call", ["pwrite64", "ftruncate"])
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
 def test_update_on_a_failing_disk(site, call, error):
-    """1939.46 an error of the disk in UPDATE is -ERR; 1939.48 the locks go; 1939.47 the next session finds every message
-    that was not marked, and ends with nothing left over."""
+    """1939.46 an error of the disk in UPDATE is -ERR; 1939.48 the locks go.
+
+    1939.47 the next session finds every message that was not marked, and ends with nothing left over.
+    """
     path = site.deliver(mbox(*MANY))
     pop = site.log_in()
     pop.ok("DELE 1")

@@ -5,7 +5,7 @@ import select
 
 import pytest
 
-from dialogue import ONE, PASSWORD, TWO, USER, mbox, site, wire          # noqa: F401
+from dialogue import ONE, PASSWORD, TWO, USER, mbox, site          # noqa: F401
 
 TOO_LONG = "-ERR Command line too long (more than 1024 octets)."
 WORDS = ("STAT", "LIST", "RETR", "DELE", "NOOP", "LAST", "RSET", "TOP", "UIDL", "XTND XLST", "XTND XMIT", "XTND",
