@@ -41,7 +41,7 @@ class Login:
         except BaseException:
             store.close()
             raise
-        for note in getattr(store, "notes", ()):
+        for note in store.notes:
             self.log.warning(note)
         self.log.notice(f'(v{VERSION}) POP login by user "{account.user}" at ({self.peer.name}) {self.peer.address}')
         return drop

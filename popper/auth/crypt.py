@@ -14,9 +14,14 @@ SCHEMES = ("argon2", "bcrypt", "bcrypt_sha256", "scrypt", "sha512_crypt", "sha25
 _crypt = None
 
 
+def is_locked(stored: bytes) -> bool:
+    """Whether a hash is one that no password has: empty, or put out of use."""
+    return not stored or stored[:1] in (b"!", b"*")
+
+
 def verify(password: bytes, stored: bytes) -> bool:
     """Whether `stored` is the hash of `password`. An empty password or a locked or empty hash is never right."""
-    if not password or not stored or stored[:1] in (b"!", b"*") or b"\0" in password + stored:
+    if not password or is_locked(stored) or b"\0" in password + stored:
         burn(password)                       # a locked account costs what any other does
         return False
     computed = hashed(password, stored)

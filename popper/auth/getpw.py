@@ -9,7 +9,7 @@ import pwd
 import time
 
 from popper.account import Account
-from popper.auth.crypt import burn, verify
+from popper.auth.crypt import is_locked, verify
 from popper.errors import PERMANENT, Denied, Refused
 
 SHELLS = "/etc/shells"
@@ -35,11 +35,8 @@ def authenticate(user: str, password: bytes, options) -> "Account | None":
     stored = shadow.hash if shadow else os.fsencode(known.pw_passwd)
     if not shadow and known.pw_passwd == "x":
         raise Refused("System error, can't verify passwords.", PERMANENT, "the shadow file cannot be read")
-    if not stored or stored[:1] in (b"!", b"*"):
-        burn(password)
-        raise Denied("", "the account is locked or has an empty password")
     if not verify(password, stored):
-        raise Denied("", "wrong password")
+        raise Denied("", "the account is locked or has an empty password" if is_locked(stored) else "wrong password")
     complaint = complaint_about(known, shadow, options, int(time.time()) // 86400)
     if complaint:
         raise Denied(complaint, complaint)

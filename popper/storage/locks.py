@@ -48,11 +48,7 @@ class SpoolLocks:
             except OSError as error:
                 raise Refused(f"System error, can't open {self.session_file}, do you own it?", PERMANENT,
                               error.strerror) from None
-            status = os.fstat(descriptor)
-            complaint = complaint_about(status)
-            if complaint:
-                os.close(descriptor)
-                raise Refused(f"{self.session_file} {complaint}.", PERMANENT)
+            status = checked(descriptor, self.session_file)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -99,8 +95,7 @@ class SpoolLocks:
             os.unlink(self.private)
 
     def _unmakeable(self, error: OSError) -> Refused:
-        return Refused(f"{self.lock} cannot be made: {error.strerror}.",
-                       _code(error))
+        return Refused(f"{self.lock} cannot be made: {error.strerror}.", _code(error))
 
     def undot(self) -> None:
         """Take our dotlock away, unless it is another's by now; the number of an inode is soon given again."""
@@ -114,10 +109,7 @@ class SpoolLocks:
             descriptor = os.open(self.record_file, OPEN | os.O_CREAT, 0o600)
         except OSError as error:
             raise Refused(f"{self.record_file} cannot be opened: {error.strerror}.", _code(error)) from None
-        complaint = complaint_about(os.fstat(descriptor))
-        if complaint:
-            os.close(descriptor)
-            raise Refused(f"{self.record_file} {complaint}.", PERMANENT)
+        checked(descriptor, self.record_file)
         return descriptor
 
     def sync_names(self) -> None:
@@ -218,6 +210,16 @@ class Held:
             self.locks.undot()
         except (Refused, OSError):
             pass                             # what was done is done; a dotlock whose holder is dead gets broken
+
+
+def checked(descriptor: int, path: str) -> os.stat_result:
+    """The status of a file in a spool; Refused, and the file closed, when there is something wrong with it."""
+    status = os.fstat(descriptor)
+    complaint = complaint_about(status)
+    if complaint:
+        os.close(descriptor)
+        raise Refused(f"{path} {complaint}.", PERMANENT)
+    return status
 
 
 def complaint_about(status: os.stat_result) -> str:

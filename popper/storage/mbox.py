@@ -13,7 +13,7 @@ import time
 from popper.errors import PERMANENT, TEMPORARY, DropBroken, Refused
 from popper.maildrop import HEADER_MOST
 from popper.storage.identity import seen, told_apart, unique_id
-from popper.storage.locks import OPEN, Held, complaint_about
+from popper.storage.locks import OPEN, Held, checked
 from popper.storage.redo import Foreign, Redo
 from popper.storage.scan import Entry, NotMailbox, first_blank, scan
 
@@ -102,16 +102,14 @@ class Mbox:
     def _open(self) -> None:
         flags = OPEN | getattr(os, "O_NOATIME", 0)
         try:
-            self.descriptor = os.open(self.path, flags)
+            descriptor = os.open(self.path, flags)
         except FileNotFoundError:
             return
         except OSError as error:
             what = "is a symbolic link" if error.errno == errno.ELOOP else "cannot be opened"
             raise Refused(f"{self.path} {what}.", PERMANENT, error.strerror) from None
-        complaint = complaint_about(os.fstat(self.descriptor))
-        if complaint:
-            self._close_file()
-            raise Refused(f"{self.path} {complaint}.", PERMANENT)
+        checked(descriptor, self.path)
+        self.descriptor = descriptor
 
     def _close_file(self) -> None:
         if self.descriptor is not None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from places import lock, mailbox                              # noqa: F401  fixtures
 from processes import as_nobody, dead_process, forks, make_old, refusal, sticky_spool
 
 import popper.storage
@@ -17,19 +18,6 @@ from popper.storage.locks import HELD_LONG, STALE, Held, SpoolLocks
 
 pytestmark = forks
 HOST = os.uname().nodename
-
-
-@pytest.fixture
-def mailbox(tmp_path):
-    path = tmp_path / "joe"
-    path.write_bytes(b"mail\n")
-    return path
-
-
-@pytest.fixture
-def lock(mailbox):
-    """Where the dotlock of the mailbox is."""
-    return mailbox.parent / "joe.lock"
 
 
 @pytest.fixture

@@ -8,24 +8,13 @@ import threading
 
 import pytest
 from conftest import wait_until
+from places import lock, mailbox                              # noqa: F401  fixtures
 from processes import forks, is_fcntl_locked, refusal
 
 from popper.errors import IN_USE, TEMPORARY
 from popper.storage.locks import Held, SpoolLocks
 
 pytestmark = forks
-
-
-@pytest.fixture
-def mailbox(tmp_path):
-    path = tmp_path / "joe"
-    path.write_bytes(b"mail\n")
-    return path
-
-
-@pytest.fixture
-def lock(mailbox):
-    return mailbox.parent / "joe.lock"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from conftest import wait_until
+from places import lock, mailbox                              # noqa: F401  fixtures
 from processes import Program, forks, refusal
 
 from popper.errors import IN_USE, PERMANENT, TEMPORARY
@@ -23,18 +24,6 @@ keeper.dot()
 print("held", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def mailbox(tmp_path):
-    path = tmp_path / "joe"
-    path.write_bytes(b"mail\n")
-    return path
-
-
-@pytest.fixture
-def lock(mailbox):
-    return mailbox.parent / "joe.lock"
 
 
 @pytest.fixture

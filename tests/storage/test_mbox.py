@@ -22,14 +22,6 @@ from popper.storage.redo import CHUNK, PIECE
 pytestmark = forks
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    """An update blocks them, and a session ends with it; the test suite goes on."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "joe"

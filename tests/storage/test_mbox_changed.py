@@ -1,7 +1,6 @@
 """What other programs do to a mailbox during a session: appending is harmless, all else ends it, nothing deleted."""
 
 import os
-import signal
 import time
 
 import pytest
@@ -14,14 +13,6 @@ from popper.storage.mbox import BLOCK, Mbox
 
 OLD = numbered(1, 2, 3)
 LARGE = numbered(1) + message(b"Subject: large\n\n" + b"x" * (3 * BLOCK) + b"\n") + numbered(3)
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """An update blocks them, and a session ends with it; the test suite goes on."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture

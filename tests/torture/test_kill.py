@@ -85,6 +85,15 @@ def calls_of_update(tmp_path, octets, chunk, numbers):
     return strikes
 
 
+def laid(spool, octets):
+    """The mailbox in a spool with nothing else in it."""
+    for each in spool.iterdir():
+        each.unlink()
+    path = spool / "joe"
+    path.write_bytes(octets)
+    return path
+
+
 def reopened(path):
     """The mailbox as the next opener leaves it, and what lies beside it then."""
     store = Mbox(str(path), SpoolLocks(str(path)))
@@ -102,11 +111,8 @@ def test_killed_at_every_system_call(tmp_path, name):
     assert len(strikes) > 20
     spool = tmp_path / "spool"
     spool.mkdir()
-    path = spool / "joe"
     for call, when in strikes:
-        for each in spool.iterdir():
-            each.unlink()
-        path.write_bytes(octets)
+        path = laid(spool, octets)
         inode = path.stat().st_ino
         status, _ = run(path, chunk, numbers, "-o", "/dev/null", "-e", f"trace={call}",
                         "-e", f"inject={call}:signal=KILL:when={when}")
@@ -129,11 +135,8 @@ def test_failing_at_every_write(tmp_path, name, error):
                if call in ("pwrite64", "ftruncate", "fsync", "fdatasync", "unlink", "openat", "link", "pread64")]
     spool = tmp_path / "spool"
     spool.mkdir()
-    path = spool / "joe"
     for call, when in strikes:
-        for each in spool.iterdir():
-            each.unlink()
-        path.write_bytes(octets)
+        path = laid(spool, octets)
         status, said = run(path, chunk, numbers, "-o", "/dev/null", "-e", f"trace={call}",
                            "-e", f"inject={call}:error={error}:when={when}")
         assert status == 0 or call == "unlink", (call, when, said)
