@@ -11,7 +11,13 @@ The Store contract (mbox, memory; later Maildir):
     header(entry) -> bytes           the same text up to the blank line, at most HEADER_MOST octets
     unique_ids() -> list of bytes    one for each entry, in order, all different
     seen(entry) -> bool              whether a stored Status: says it was read
-    commit(entries)                  delete these, and nothing else, or raise Refused or DropBroken
+    commit(entries, read)            delete `entries`, and nothing else, or raise Refused or DropBroken; mark `read` as
+                                     read where the store was told to keep such marks
+    append(messages, number)         add these bulletins behind all mail: octets in mbox form, each with its envelope
+                                     line, lines ended by LF. They and the receipt, noted(number), are one step that
+                                     no crash splits. `entries` then has them, and mail that came meanwhile. Refused:
+                                     nothing was added
+    notes, alarms                    what the log should know, what the administrator must know: sentences
     close()                          let go of locks and descriptors; twice does no harm
 """
 
@@ -26,13 +32,18 @@ class Maildrop:
     def __init__(self, user: str, store) -> None:
         self.user = user
         self.store = store
-        self.entries = store.scan()
         self.deleted: "set[int]" = set()
-        self.count = len(self.entries)
-        self.octets = self.total = sum(entry.octets for entry in self.entries)
+        self.read: "set[int]" = set()        # retrieved in this session
         self.accessed = 0
         self.seen: "int | None" = None       # the highest that a Status: says was read, once somebody asked
         self.ids = None
+        self.number(store.scan())
+
+    def number(self, entries: list) -> None:
+        """Number these messages; anew after an append, as long as the client has heard of no number."""
+        self.entries = entries
+        self.count = len(entries)
+        self.octets = self.total = sum(entry.octets for entry in entries)
 
     def entry(self, number: int, gone: str = "Message {} has been deleted."):
         """The entry behind a client's number, or Refused: there is none such, or it is marked deleted."""
@@ -55,11 +66,20 @@ class Maildrop:
         self.access(number)
 
     def access(self, number: int) -> None:
+        """A message is taken note of: LAST."""
         self.accessed = max(self.accessed, number)
+
+    def retrieve(self, number: int):
+        """The entry of a message that is sent in full: from now on it has been read."""
+        entry = self.entry(number)
+        self.access(number)
+        self.read.add(number)
+        return entry
 
     def reset(self) -> None:
         """RSET: no deletion marks, and LAST as the session found it (RFC 1081)."""
         self.deleted.clear()
+        self.read.clear()
         self.count, self.octets = len(self.entries), self.total
         self.accessed = 0
 
@@ -82,8 +102,11 @@ class Maildrop:
 
     def update(self) -> None:
         """UPDATE: the marked messages go, in one step, or Refused and none did (RFC 1939.6)."""
-        if self.deleted:
-            self.store.commit([self.entries[n - 1] for n in sorted(self.deleted)])
+        if self.deleted or self.read:
+            self.store.commit(self._entries(self.deleted), self._entries(self.read - self.deleted))
+
+    def _entries(self, numbers: "set[int]") -> list:
+        return [self.entries[number - 1] for number in sorted(numbers)]
 
     def close(self) -> None:
         self.store.close()

@@ -181,8 +181,7 @@ def list_(session: Session, arguments) -> Reply:
 
 def retr(session: Session, arguments) -> Reply:
     number = session.number(arguments[0])
-    entry = session.drop.entry(number)
-    session.drop.access(number)
+    entry = session.drop.retrieve(number)
     return Reply(True, f"{entry.octets} octets", body=wire.outgoing(session.drop.store.read(entry)))
 
 

@@ -54,7 +54,7 @@ class Troubled(Memory):
         super().__init__(mbox(ONE))
         self.trouble = trouble
 
-    def commit(self, entries):
+    def commit(self, entries, read=()):
         raise self.trouble
 
 

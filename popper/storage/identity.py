@@ -1,4 +1,5 @@
-"""Who a message is: unique-ids that Qpopper 2 gave, so that clients which move over download nothing twice."""
+"""Who a message is, by unique-ids that Qpopper 2 gave, so that clients which move over download nothing twice; and
+whether it was read."""
 
 try:
     from _md5 import md5                     # hashlib takes 2 ms to import
@@ -45,3 +46,20 @@ def told_apart(ids) -> "list[bytes]":
 def seen(header: bytes) -> bool:
     """Whether a Status: header says that the message was read."""
     return any(line[:7].lower() == b"status:" and b"R" in line for line in header.split(b"\n"))
+
+
+def read_mark(header: bytes) -> "tuple[int, int, bytes] | None":
+    """How to mark a message as read in its header, which ends with the empty line: (offset, octets that go, octets
+    that come). None: it is marked, or there is no place (ucb-popper.md 5.7). Never fewer come than go."""
+    at = 0
+    for line in header.split(b"\n")[:-1]:
+        if line[:7].lower() == b"status:":
+            value = line[7:].strip()
+            if b"R" in value:
+                return None
+            new = b" RO" + bytes(flag for flag in value if flag not in b"NOU")
+            return at + 7, len(line.rstrip(b"\r")) - 7, new.ljust(len(line.rstrip(b"\r")) - 7)
+        if at and line in (b"", b"\r"):
+            return at, 0, b"Status: RO" + (b"\r\n" if line else b"\n")
+        at += len(line) + 1
+    return None

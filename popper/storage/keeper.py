@@ -1,7 +1,7 @@
 """The keeper: a forked process with the user's uid and the spool's group that does what `locks` does, when told.
 
 Where the user may not write in the spool (Debian: root:mail 2775), giving the session that group would give it
-everybody's mailbox. The keeper has the group, but understands seven letters and nothing else, and what it makes it
+everybody's mailbox. The keeper has the group, but understands a few letters and nothing else, and what it makes it
 removes when the session ends, killed or not.
 """
 
@@ -21,7 +21,10 @@ class Keeper:
     """
 
     def __init__(self, locks: SpoolLocks, shed) -> None:
+        self.session_file = locks.session_file
         self.record_file = locks.record_file
+        self.foreign_file = locks.foreign_file
+        self.backlog = 0
         ours, theirs = _socket.socketpair()
         self.line = ours
         if not os.fork():
@@ -34,10 +37,14 @@ class Keeper:
         shed()
 
     def session(self) -> int:
-        return int(self._ask(b"S")[0])
+        self.backlog = int(self._ask(b"S")[0])
+        return self.backlog
 
     def dot(self) -> bool:
         return self._ask(b"D")[0] == "1"
+
+    def touch(self) -> None:
+        self._ask(b"T")
 
     def undot(self) -> None:
         self._ask(b"U")
@@ -50,6 +57,18 @@ class Keeper:
 
     def forget(self) -> None:
         self._ask(b"F")
+
+    def set_aside(self) -> None:
+        self._ask(b"A")
+
+    def discard(self) -> None:
+        self._ask(b"X")
+
+    def parcel(self) -> int:
+        return self._ask(b"P")[1]
+
+    def make_mailbox(self) -> None:
+        self._ask(b"M")
 
     def close(self) -> None:
         """Wait until both locks are given back: the next session may follow at once."""
@@ -76,7 +95,8 @@ class Keeper:
             raise Refused("System error, the lock keeper is gone.", TEMPORARY)
         if answer[0] == "!":
             code, text = answer[1:].split(" ", 1)
-            raise Refused(text, code)
+            text, _, reason = text.partition("\0")
+            raise Refused(text, code, reason)
         return answer, descriptor
 
 
@@ -86,18 +106,19 @@ def _keep(locks: SpoolLocks, line) -> None:
         _signal.signal(number, _signal.SIG_IGN)
     os.closerange(0, line.fileno())
     os.closerange(line.fileno() + 1, 256)
-    verbs = {b"S": locks.session, b"D": locks.dot, b"U": locks.undot, b"R": locks.record, b"N": locks.sync_names,
-             b"F": locks.forget, b"C": locks.close}
+    verbs = {b"S": locks.session, b"D": locks.dot, b"T": locks.touch, b"U": locks.undot, b"R": locks.record,
+             b"N": locks.sync_names, b"F": locks.forget, b"A": locks.set_aside, b"X": locks.discard, b"P": locks.parcel,
+             b"M": locks.make_mailbox, b"C": locks.close}
     try:
         while letter := line.recv(1):
             passed = []
             try:
                 result = verbs[letter]()
                 answer = str(int(result or 0))
-                if letter == b"R":
+                if letter in b"RP":
                     passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", result))]
             except Refused as error:
-                answer = f"!{error.code} {error.text}"
+                answer = f"!{error.code} {error.text}\0{error.reason}"
             except OSError as error:
                 answer = f"!{TEMPORARY} System error, {error.strerror}."
             line.sendmsg([answer.encode("utf-8", "replace")], passed)

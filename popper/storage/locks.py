@@ -1,27 +1,28 @@
 """Files beside a mailbox `DIR/NAME`: the dotlock `NAME.lock`, the session lock `.NAME.pop`, the record `.NAME.redo`.
 
 The dotlock keeps delivery agents and mail readers away while the mailbox is scanned or updated, and only then. It is
-made by link(2) and judged by comparing inodes, which holds over NFS. The session lock is flock'ed for the whole
-session, so it ends with its process, and a Qpopper on the same spool sees it. The record of an update (`storage.redo`)
-is opened and removed here because that may take the same rights: see `storage.keeper`.
+made by link(2) and judged by comparing inodes, which holds over NFS. With it goes a lock of the system, fcntl, flock
+or both: what the others on this spool use (`storage.held`). The session lock is flock'ed for the whole session, so it
+ends with its process, and a Qpopper on the same spool sees it. The record of an update (`storage.redo`) is opened and
+removed here because that may take the same rights: see `storage.keeper`.
 """
 
 import errno
 import fcntl
 import os
-import time
 
 from popper.errors import IN_USE, PERMANENT, TEMPORARY, Refused
 
 NEEDS_A_HAND = (errno.EPERM, errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ELOOP)
 HELD_LONG = 3600               # seconds that one is believed which names a live process of this host
 STALE = 300                    # seconds; liblockfile's figure. Measured by the file server's clock
+LOCKS = "/proc/locks"
 OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def busy(path: str) -> Refused:
+def busy(path: str, reason: str = "") -> Refused:
     """The refusal that fetchmail recognises by its words."""
-    return Refused(f"{path} lock busy!  Is another session active?", IN_USE)
+    return Refused(f"{path} lock busy!  Is another session active?", IN_USE, reason)
 
 
 class SpoolLocks:
@@ -33,6 +34,8 @@ class SpoolLocks:
         self.lock = mailbox + ".lock"
         self.session_file = f"{directory}/.{name}.pop"
         self.record_file = f"{directory}/.{name}.redo"
+        self.foreign_file = self.record_file + ".foreign"       # a record that did not fit, until somebody has looked
+        self.backlog = 0                     # octets of mail that an older popper left in the session lock's file
         self.directory = directory
         self.host = os.uname().nodename
         self.private = f"{directory}/.{name}.{self.host}"       # who has the session lock is alone here with it
@@ -41,7 +44,7 @@ class SpoolLocks:
         self.text = b""                      # what stands in a dotlock of ours
 
     def session(self) -> int:
-        """Take the session lock, or Refused. -> octets of mail that an older popper left in that file."""
+        """Take the session lock, or Refused. -> backlog"""
         for _ in range(5):
             try:
                 descriptor = os.open(self.session_file, OPEN | os.O_CREAT, 0o600)
@@ -53,10 +56,11 @@ class SpoolLocks:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 os.close(descriptor)
-                raise busy(self.mailbox) from None
+                raise busy(self.mailbox, f"{self.session_file}: {_holder(status)}") from None
             if _inode(self.session_file) == (status.st_dev, status.st_ino):
                 self.descriptor = descriptor
-                return os.fstat(descriptor).st_size
+                self.backlog = os.fstat(descriptor).st_size
+                return self.backlog
             os.close(descriptor)             # its owner removed it between our open and our flock
         raise Refused("Maildrop being unlocked; try again.", IN_USE)
 
@@ -73,7 +77,7 @@ class SpoolLocks:
         except OSError as error:
             raise self._unmakeable(error) from None
         os.fchmod(descriptor, 0o644)         # who waits for it may want to read whose it is
-        self.text = f"{os.getpid()}\n{self.host}\n".encode()
+        self.text = f"{os.getpid()}:{self.host}\n".encode()      # liblockfile knows the number, Dovecot both
         try:
             try:
                 os.write(descriptor, self.text)
@@ -97,9 +101,14 @@ class SpoolLocks:
     def _unmakeable(self, error: OSError) -> Refused:
         return Refused(f"{self.lock} cannot be made: {error.strerror}.", _code(error))
 
+    def touch(self) -> None:
+        """Make our dotlock as young as one made now, by the file server's clock."""
+        if self._is_ours():
+            os.utime(self.lock, follow_symlinks=False)
+
     def undot(self) -> None:
-        """Take our dotlock away, unless it is another's by now; the number of an inode is soon given again."""
-        if self.held and _inode(self.lock) == self.held and self.text.startswith(self._read()):
+        """Take our dotlock away, unless it is another's by now."""
+        if self._is_ours():
             os.unlink(self.lock)
         self.held = None
 
@@ -111,6 +120,27 @@ class SpoolLocks:
             raise Refused(f"{self.record_file} cannot be opened: {error.strerror}.", _code(error)) from None
         checked(descriptor, self.record_file)
         return descriptor
+
+    def set_aside(self) -> None:
+        """The record does not fit: nobody is to work by it, nor to forget it."""
+        os.rename(self.record_file, self.foreign_file)
+
+    def discard(self) -> None:
+        """Somebody has looked: the record that did not fit goes."""
+        os.unlink(self.foreign_file)
+
+    def parcel(self) -> int:
+        """-> a descriptor of the session lock's file, for the mail in it, or -1"""
+        return os.dup(self.descriptor) if self.descriptor is not None else -1
+
+    def make_mailbox(self) -> None:
+        """Make an empty mailbox where there is none."""
+        try:
+            os.close(os.open(self.mailbox, OPEN | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass                             # delivered just now
+        except OSError as error:
+            raise Refused(f"{self.mailbox} cannot be made: {error.strerror}.", _code(error)) from None
 
     def sync_names(self) -> None:
         """Make the names in the spool durable."""
@@ -155,61 +185,30 @@ class SpoolLocks:
             pass                             # gone meanwhile, or not ours to remove; the next try will tell
 
     def _holder_lives(self) -> "bool | None":
-        """Whether the process that the lock names is there. None: it names none of this very host (PID and host, or
-        PID@host)."""
-        words = self._read().decode("latin-1").replace("@", "\n").split()
-        if len(words) < 2 or words[1] != self.host or not words[0].isdigit() or not 0 < int(words[0]) < 1 << 31:
+        """Whether the process is there that the lock names by PID:HOST, PID@HOST, or on two lines. None: that cannot
+        be said. A PID alone may be of another host, and proves nothing when there is no such process here."""
+        try:
+            words = self._read().replace(b":", b" ").replace(b"@", b" ").split()
+        except OSError:
+            return None                      # mutt makes locks that even their owner may not read
+        if not words or words[1:2] not in ([], [os.fsencode(self.host)]) or not words[0].isdigit() \
+                or not 0 < int(words[0]) < 1 << 31:
             return None
         try:
             os.kill(int(words[0]), 0)
         except ProcessLookupError:
-            return False
+            return False if words[1:] else None
         except OSError:
             pass
         return True
 
+    def _is_ours(self) -> bool:
+        """Whether the dotlock is the one we made. The number of an inode is soon given again."""
+        return bool(self.held) and _inode(self.lock) == self.held and self.text.startswith(self._read())
+
     def _read(self) -> bytes:
         """What stands in the dotlock."""
-        descriptor = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, 256)
-        finally:
-            os.close(descriptor)
-
-
-class Held:
-    """A context in which a mailbox is ours alone: dotlock and fcntl together, both or neither, for a bounded wait."""
-
-    def __init__(self, locks, descriptor: "int | None", path: str, seconds: int) -> None:
-        self.locks = locks
-        self.descriptor = descriptor
-        self.path = path
-        self.seconds = seconds
-
-    def __enter__(self) -> "Held":
-        deadline = time.monotonic() + self.seconds
-        while True:
-            if self.locks.dot():
-                try:
-                    if self.descriptor is not None:
-                        fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return self
-                except OSError as error:
-                    self.locks.undot()
-                    if error.errno not in (11, 13):
-                        raise Refused(f"{self.path} cannot be locked: {error.strerror}.", TEMPORARY) from None
-            if time.monotonic() >= deadline:
-                raise busy(self.path)
-            # Uneven, so that two who wait for each other's second lock do not meet again.
-            time.sleep(0.05 + os.urandom(1)[0] / 730)
-
-    def __exit__(self, *_) -> None:
-        if self.descriptor is not None:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
-        try:
-            self.locks.undot()
-        except (Refused, OSError):
-            pass                             # what was done is done; a dotlock whose holder is dead gets broken
+        return beginning(self.lock)
 
 
 def checked(descriptor: int, path: str) -> os.stat_result:
@@ -231,6 +230,34 @@ def complaint_about(status: os.stat_result) -> str:
     if status.st_nlink > 1:                  # none: removed since it was opened, which whoever locks it will see
         return "has more than one link"
     return ""
+
+
+def holder(status: os.stat_result) -> int:
+    """The process of this host that holds a flock on a file, or 0: the system does not tell of others."""
+    try:
+        with open(LOCKS, "rb") as table:     # text would want a codec, which the user may not be able to import
+            rows = [line.split() for line in table]
+    except OSError:
+        return 0
+    place = b"%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+    for row in rows:                         # 1: FLOCK  ADVISORY  WRITE 708 08:01:1311 0 EOF (proc(5))
+        if row[1:2] == [b"FLOCK"] and row[5:6] == [place]:
+            return int(row[4])
+    return 0
+
+
+def _holder(status: os.stat_result) -> str:
+    pid = holder(status)
+    return f"held by process {pid}" if pid > 0 else "held by another process"
+
+
+def beginning(path: str) -> bytes:
+    """The first octets of a small file that anybody may have made."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 256)
+    finally:
+        os.close(descriptor)
 
 
 def _code(error: OSError) -> str:

@@ -8,8 +8,11 @@ from popper.storage.scan import Entry, first_blank, scan
 class Memory:
     """The Store over the octets of an mbox."""
 
-    def __init__(self, octets: bytes = b"") -> None:
+    def __init__(self, octets: bytes = b"", noted=lambda number: None) -> None:
         self.octets = octets
+        self.noted = noted
+        self.notes: "list[str]" = []
+        self.alarms: "list[str]" = []
         self.entries: "list[Entry]" = []
 
     def scan(self) -> "list[Entry]":
@@ -31,11 +34,17 @@ class Memory:
     def seen(self, entry: Entry) -> bool:
         return seen(self.header(entry))
 
-    def commit(self, entries: "list[Entry]") -> None:
+    def commit(self, entries: "list[Entry]", read: "list[Entry]" = ()) -> None:
         bounds = {e.offset: end for e, end in
                   zip(self.entries, [later.offset for later in self.entries[1:]] + [len(self.octets)])}
         for entry in sorted(entries, key=lambda entry: -entry.offset):
             self.octets = self.octets[:entry.offset] + self.octets[bounds[entry.offset]:]
+
+    def append(self, messages: "list[bytes]", number: int) -> None:
+        self.noted(number)
+        for message in messages:
+            self.octets += (b"\n" if self.octets else b"") + message
+        self.scan()
 
     def close(self) -> None:
         pass

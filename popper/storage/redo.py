@@ -1,240 +1,363 @@
 """The redo record: what lets an update in place survive a crash at any instruction, and a power cut.
 
-An update moves runs of kept octets down over deleted ones, step by step, and then cuts the file. A step is made
-repeatable before it begins: the record, synced, says from where to where and how many octets, and holds the octets
+An update rearranges a mailbox by a plan (`storage.plan`), step by step. *Removing* moves octets down over deleted
+ones, from the front, and then cuts the file. *Inserting* makes the file longer and moves octets up, from the end. A
+step is made repeatable before it begins: the record, synced, says what is to stand where, and holds the octets
 themselves where the step overwrites its own source. Only when a step is on disk does the next one begin. Whoever
-opens the mailbox next and finds a record finishes the update, and carries along what was delivered since.
+opens the mailbox next and finds a record finishes the update, and carries along what was delivered since. README.md
+has the table of states and what is done about each.
 
-    what the head of the record says            what the mailbox looks like           what the next opener does
-    nothing, or nothing whole                   as before                             forgets the record
-    COPY: source and target do not overlap      step begun, done, or not begun        copies again, goes on
-    RECORDED, and the target has the octets     step done                             goes on
-    RECORDED, and the record has them           step begun                            writes them, goes on
-    RECORDED, and the source has them           step not begun                        does it, goes on
-    CUT, and what is to go is still there       all moved                             moves what came since, cuts
-    CUT, and it is not                          cut already                           forgets the record
-    anything else                               somebody rewrote it in between        refuses, touches nothing
+    removing     COPY or RECORDED, for each step; CUT
+    inserting    GROW; COPY or RECORDED, for each step; PLACED
 
-Two heads are written in turn, a sector each, so one is whole whatever tears. Extra disk: CHUNK and sixteen octets
-for each run; memory: PIECE.
+COPY: the step does not overwrite what it reads, and can be done again. RECORDED: it does, and the record has the
+octets. CUT: all has moved, the end is to be cut off. GROW: NULs are being added, nothing has moved. PLACED: all is
+where it belongs, the rest is done elsewhere.
+
+The *parcel* is a file whose mail was inserted: it is emptied when that is on disk. The *receipt* is a number that
+somebody notes elsewhere; when he cannot, what was inserted is taken out again. Two heads are written in turn, a
+sector each, so one is whole whatever tears. Extra disk: CHUNK, 24 octets for each segment, and what is inserted;
+memory: PIECE, and what is inserted.
 """
 
 import errno
 import os
-import struct
-import time
 from binascii import crc32
+
+from popper.errors import Refused
+from popper.storage.plan import MAILBOX, PARCEL, RECORD, Plan
+from popper.storage.record import FIELDS, Foreign, Head, Record, write
 
 CHUNK = 16777216               # octets of a step that are recorded at most
 PIECE = 1048576                # octets read and written at once
-NARROW = 262144                # a gap smaller than this is never moved over in steps of its own width
-RECORDING = 1.5e9              # octets a second: what recording costs, beside what a sync costs
+NARROW = 32768                 # a gap smaller than this is never moved over in steps of its own width
+RECORDING = 1e9                # octets a second: what recording costs, beside what a sync costs
+GUARD = 4096                   # octets below a step, and at the end, by which the mailbox is known again
 LOOK = 65536                   # octets of what is to be cut off, by which it is known again
-HEADS = 4096                   # room for the heads; the runs follow
-MAGIC = b"popredo1"
-COPY, RECORDED, CUT = 1, 2, 3
-HEAD = struct.Struct("<8s11QI")              # magic, the fields of Head, checksum
-FIELDS = ("turn", "inode", "base", "size", "count", "runs_check", "state", "index", "source", "to", "length")
-
-
-class Foreign(Exception):
-    """A record that does not fit the mailbox; the text says why. Neither has been touched."""
-
-
-class Head:
-    """One state of an update. turn: counts up. base: size of the mailbox when the update began; size: with what has
-    been delivered since. count, runs_check: of the list of runs. state: above. index: the run being moved; `count`
-    is what was delivered since. source, to, length: the step; in CUT, `to` is where the file is to end. check: of the
-    step's octets; in CUT, of the first LOOK octets that are to go."""
-
-    __slots__ = (*FIELDS, "check")
-
-    def __init__(self, *values: int) -> None:
-        for name, value in zip(self.__slots__, values):
-            setattr(self, name, value)
-
-    def packed(self) -> bytes:
-        octets = HEAD.pack(MAGIC, *(getattr(self, name) for name in FIELDS), self.check)
-        return octets + struct.pack("<I", crc32(octets))
-
-    @classmethod
-    def unpacked(cls, octets: bytes) -> "Head | None":
-        octets, check = octets[:HEAD.size], octets[HEAD.size:HEAD.size + 4]
-        if octets[:8] != MAGIC or check != struct.pack("<I", crc32(octets)):
-            return None
-        return cls(*HEAD.unpack(octets)[1:])
+GROW, COPY, RECORDED, CUT, PLACED = range(1, 6)
+NO_SUM = 1 << 32               # no checksum at all
 
 
 class Redo:
-    """An update and its record. mailbox, record: descriptors. sync: make it durable; sync_name: the record's name."""
+    """An update and its record. mailbox, record: descriptors. sync: make it durable; sync_name: the record's name.
+    parcel: a descriptor, or None. noted(number): writes a receipt, or raises. alive(): called again and again."""
 
-    def __init__(self, mailbox: int, record: int, sync: bool, sync_name=None) -> None:
+    def __init__(self, mailbox: int, record: int, sync: bool, sync_name=None, parcel: "int | None" = None,
+                 noted=lambda number: None, alive=lambda: None) -> None:
         self.mailbox = mailbox
-        self.record = record
         self.sync = os.fdatasync if sync else (lambda descriptor: None)
-        self.sync_name = sync_name if sync else None
-        self.sync_takes = 0.0
-        self.runs: "list[tuple[int, int]]" = []
+        self.record = Record(record, self.sync, sync_name if sync else None)
+        self.sources = {MAILBOX: mailbox, RECORD: record, PARCEL: parcel}
+        self.noted = noted
+        self.alive = alive
+        self.segments: "list[tuple[int, int, int]]" = []
         self.begun = False                   # a head has been written: the mailbox may have been touched
-        self.head = Head(0, os.fstat(mailbox).st_ino, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        self.head = Head(*[0] * len(FIELDS))
+        self.head.inode = os.fstat(mailbox).st_ino
 
-    def update(self, runs: "list[tuple[int, int]]", to: int, size: int) -> None:
+    def remove(self, runs: "list[tuple[int, int]]", to: int, size: int) -> None:
         """Move the runs (begin, end) down, the first one to `to`, and cut the file of `size` octets behind them."""
-        runs = [run for run in runs if run[0] < run[1]]
-        octets = b"".join(struct.pack("<QQ", *run) for run in runs)
-        self.head.base = self.head.size = size
-        self.head.count, self.head.runs_check = len(runs), crc32(octets)
-        self.runs = runs
-        if runs:
-            os.pwrite(self.record, octets, HEADS)
-            self.sync(self.record)           # before any head: a head without its list would be a riddle
-        self._go_on(0, 0, to)
+        head = self.head
+        head.base, head.size, head.front, head.up = size, size, to, 0
+        self.sync(self.mailbox)              # who delivered may have left that undone
+        self.segments = [(MAILBOX, begin, end) for begin, end in runs if begin < end]
+        self.record.put_plan(head, self.segments, b"")
+        self._go_down(to)
+
+    def insert(self, segments: "list[tuple[int, int, int]]", front: int, size: int, literal: bytes = b"",
+               receipt: int = 0) -> None:
+        """Make these segments the mailbox from `front` on, which has `size` octets. No octet of it may move down.
+
+        Segments of RECORD are places in `literal`. When this raises and `begun` is false, nothing has changed.
+        """
+        head, grow = self.head, Plan(segments, front).end - size
+        head.base, head.size, head.front, head.up = size, size + grow, front, 1
+        self.sync(self.mailbox)
+        head.receipt = receipt
+        if self.sources[PARCEL] is not None:
+            head.parcel = os.fstat(self.sources[PARCEL]).st_size
+            head.parcel_check = self._sum([(PARCEL, 0, head.parcel)])
+        room = Record.room(len(segments))
+        self.segments = [(origin, begin + room, end + room) if origin == RECORD else (origin, begin, end)
+                         for origin, begin, end in segments]
+        self.record.put_plan(head, self.segments, literal)
+        try:
+            self._grow(grow)
+            self._go_up(head.size)
+        except OSError:
+            if head.state == GROW:
+                self._take_out()
+                self.begun = False
+            raise
+        self._settle()
 
     def recover(self) -> str:
         """Finish what the record tells of. -> what was done, as words for the log. Raises Foreign."""
-        head = self._newest()
+        head = self.record.newest()
         if head is None:
             return "an update that had not begun was forgotten"
-        self.head = head
+        self.head, self.begun = head, True
         status = os.fstat(self.mailbox)
         if head.inode != status.st_ino:
             raise Foreign("it belongs to another file")
-        octets = os.pread(self.record, head.count * 16, HEADS)
-        if crc32(octets) != head.runs_check:
-            raise Foreign("its list is damaged")
-        self.runs = list(struct.iter_unpack("<QQ", octets))
-        if head.state == CUT:
-            if status.st_size < head.size or self._check(self.mailbox, head.to, self._look()) != head.check:
-                return "an update that was finished was found"
-            index, at, to = head.count, head.size, head.to
-        else:
+        if head.state == PLACED:
+            self._settle()
+            return "an update that was finished was found"
+        if head.state == GROW:
+            return self._take_out() or "an update that had not begun was forgotten"
+        if head.state != CUT:
+            self.segments = self.record.plan(head)
             if status.st_size < head.size:
                 raise Foreign("the mailbox is shorter than it was")
             self._repeat()
-            index, at, to = head.index, head.source + head.length, head.to + head.length
-        delivered = status.st_size - head.base
+        elif status.st_size < head.size or self._sum([(MAILBOX, head.to, self._look())]) != head.check:
+            return "an update that was finished was found"
+        delivered = status.st_size - (head.size if head.up else head.base)
+        done = f"an interrupted update was finished; {delivered} octets delivered since were kept"
+        if head.up:
+            self._go_up(head.to)
+            self._settle()
+            return done
+        if head.state == CUT:                # nothing but what has been delivered since is left to be moved
+            self._carry(head.size, head.to)
         head.size = status.st_size
-        self._go_on(index, at, to)
-        return f"an interrupted update was finished; {delivered} octets delivered since were kept"
+        self._go_down(head.to + (head.length if head.state != CUT else 0))
+        return done
 
-    # -- steps ---------------------------------------------------------------------------------------------------
+    # -- removing ------------------------------------------------------------------------------------------------
 
-    def _go_on(self, index: int, at: int, to: int) -> None:
-        """Move all that is from octet `at` of run `index` on, and cut the file."""
+    def _go_down(self, to: int) -> None:
+        """Put in place all that belongs behind `to`, and cut the file."""
         head = self.head
         while True:
-            runs = self.runs + [(head.base, head.size)]
-            while index < len(runs):
-                begin, end = runs[index]
-                at = max(at, begin)
-                while at < end:
-                    length = self._step(index, at, to, end - at)
-                    at += length
-                    to += length
-                index += 1
+            plan = Plan([*self.segments, (MAILBOX, head.base, head.size)], head.front)
+            while to < plan.end:
+                most, room = plan.end - to, plan.room_below(to)
+                length = min(CHUNK, most)
+                # Steps as wide as the room need no recording, but two syncs each: cheap only where a sync is.
+                if room >= most or not self._overlapping(room) or not self._recorded(plan, to, length):
+                    length = min(room, most)
+                    self._copied(plan, to, length)
+                to += length
             size = os.fstat(self.mailbox).st_size
             if size <= head.size:
                 break
-            # Somebody appended who minds no lock of ours.
-            index, at, head.size = head.count, head.size, size
+            head.size = size                 # somebody appended who minds no lock of ours
         head.to = to
-        head.check = self._check(self.mailbox, to, self._look())
+        head.check = self._sum([(MAILBOX, to, self._look())])
         self._announce(CUT)
         os.ftruncate(self.mailbox, to)
         self.sync(self.mailbox)
 
-    def _step(self, index: int, source: int, to: int, most: int) -> int:
-        """Do one step: announce it, do it, have it on disk. -> its length."""
-        head, gap = self.head, source - to
-        head.index, head.source, head.to = index, source, to
-        # Steps as wide as the gap need no recording, but two syncs each: cheap only where a sync is.
-        overlaps = gap < most and (gap < NARROW or 2 * self.sync_takes >= gap / RECORDING)
-        if overlaps and self._recorded(source, min(CHUNK, most)):
-            self._announce(RECORDED)
-            self._copy(self.record, self._place(), self.mailbox, to, head.length)
-        else:
-            head.length, head.check = min(gap, most), 0
-            self._announce(COPY)
-            self._copy(self.mailbox, source, self.mailbox, to, head.length)
-        self.sync(self.mailbox)
-        return head.length
+    # -- inserting -----------------------------------------------------------------------------------------------
 
-    def _recorded(self, source: int, length: int) -> bool:
-        """Put the octets of a step into the record. False: there is no room. Deleting mail must work on a full disk,
-        so small steps without recording it is then."""
-        self.head.length = length
+    def _grow(self, octets: int) -> None:
+        """Make the file longer by so many NULs, with room for them on the disk: nothing has moved when there is
+        none."""
+        head = self.head
+        self._announce(GROW)
+        if octets:
+            try:
+                os.posix_fallocate(self.mailbox, head.base, octets)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                os.ftruncate(self.mailbox, head.size)
+        self.sync(self.mailbox)
+        if os.fstat(self.mailbox).st_size != head.size or os.pread(self.mailbox, 1, head.base) not in (b"", b"\0"):
+            raise OSError(errno.EAGAIN, "somebody wrote who minds no lock")
+
+    def _take_out(self) -> str:
+        """Take out the NULs that are where the file was to grow, or what was inserted. -> what was done, or ""."""
+        head = self.head
+        end = min(os.fstat(self.mailbox).st_size, head.size)
+        if head.state == GROW:
+            nul = head.base
+            while nul < end:
+                octets = os.pread(self.mailbox, min(PIECE, end - nul), nul)
+                rest = octets.lstrip(b"\0")
+                nul += len(octets) - len(rest)
+                if rest or not octets:
+                    break
+            end = nul
+        if end == head.base:
+            self._strip()
+            return ""
+        front, head.up, head.receipt, head.parcel = head.base, 0, 0, 0
+        self._carry(end, front)
+        head.size = os.fstat(self.mailbox).st_size
+        self._go_down(front)
+        return "an update that had begun was undone"
+
+    def _strip(self) -> None:
+        """Cut off NULs behind what somebody wrote, who minds no lock, where the file was just growing."""
+        head, end = self.head, self.head.size
+        if os.fstat(self.mailbox).st_size != end:
+            return
+        while end > head.base:
+            least = max(head.base, end - PIECE)
+            rest = os.pread(self.mailbox, end - least, least).rstrip(b"\0")
+            end = least + len(rest)
+            if rest:
+                break
+        if end < head.size:
+            os.ftruncate(self.mailbox, end)
+
+    def _carry(self, base: int, front: int) -> None:
+        """Have a plan that says: what stands from `base` on moves down to `front`."""
+        head = self.head
+        head.base, head.front = base, front
+        self.segments, head.count, head.literal, head.listed = [], 0, 0, crc32(b"")
+
+    def _go_up(self, to: int) -> None:
+        """Put in place all that belongs before `to`."""
+        plan = Plan(self.segments, self.head.front)
+        while to > plan.front:
+            most, room = to - plan.front, plan.room_above(to)
+            length = min(CHUNK, most)
+            if room >= most or not self._overlapping(room):
+                length = min(room, most)
+                self._copied(plan, to - length, length)
+            elif not self._recorded(plan, to - length, length):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            to -= length
+
+    def _settle(self) -> None:
+        """All is where it belongs: empty the parcel, have the receipt written. Raises Unnoted."""
+        head = self.head
+        if head.state != PLACED:
+            head.to, head.length = head.base, head.size - head.base
+            head.check = self._sum([(MAILBOX, head.base, head.length)]) if head.receipt else 0
+            self._announce(PLACED)
+        if head.parcel and self._has_parcel():
+            os.ftruncate(self.sources[PARCEL], 0)
+            self.sync(self.sources[PARCEL])
+        if head.receipt:
+            try:
+                self.noted(head.receipt)
+            except (OSError, Refused) as trouble:
+                if self._sum([(MAILBOX, head.to, head.length)]) == head.check:
+                    self._take_out()
+                raise Unnoted(str(trouble)) from trouble
+
+    def _has_parcel(self) -> bool:
+        """Whether the parcel is what it was when the update began."""
+        parcel, head = self.sources[PARCEL], self.head
+        return parcel is not None and os.fstat(parcel).st_size == head.parcel \
+            and self._sum([(PARCEL, 0, head.parcel)]) == head.parcel_check
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def _overlapping(self, room: int) -> bool:
+        """Whether to take a wide step through the record, where `room` is what can be stepped over without."""
+        return room < NARROW or 2 * self.record.sync_takes >= room / RECORDING
+
+    def _copied(self, plan: Plan, to: int, length: int) -> None:
+        """Do a step that does not overwrite what it reads: announce it, do it, have it on disk."""
+        head = self.head
+        if length < 1:
+            raise Foreign("its plan leads nowhere")
+        head.to, head.length, head.check = to, length, 0
+        head.guard = self._guard()
+        self._announce(COPY)
+        self._copy(plan.pieces(to, length), self.mailbox, to)
+        self.sync(self.mailbox)
+
+    def _recorded(self, plan: Plan, to: int, length: int) -> bool:
+        """Do a step through the record. False: there is no room for that. Deleting mail must work on a full disk, so
+        small steps without recording it is then."""
+        head = self.head
         try:
-            self.head.check = self._copy(self.mailbox, source, self.record, self._place(), length)
+            check = self._copy(plan.pieces(to, length), self.sources[RECORD], self.record.place(head))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return False
             raise
+        self.sync(self.sources[RECORD])      # apart, so that the time of announcing is that of a sync
+        head.to, head.length, head.check = to, length, check
+        head.guard = self._guard()
+        self._announce(RECORDED)
+        self._copy([(RECORD, self.record.place(head), length)], self.mailbox, to)
+        self.sync(self.mailbox)
         return True
 
     def _repeat(self) -> None:
         """Do the step that the head tells of, unless it was done."""
         head = self.head
-        if head.state == COPY:
-            self._copy(self.mailbox, head.source, self.mailbox, head.to, head.length)
-        elif self._check(self.mailbox, head.to, head.length) == head.check:
-            return
-        elif self._check(self.record, self._place(), head.length) == head.check:
-            self._copy(self.record, self._place(), self.mailbox, head.to, head.length)
-        elif self._check(self.mailbox, head.source, head.length) == head.check:
-            self._step(head.index, head.source, head.to, head.length)
-        else:
+        tail = [] if head.up else [(MAILBOX, head.base, head.size)]
+        pieces = list(Plan(self.segments + tail, head.front).pieces(head.to, head.length))
+        if head.parcel and not self._has_parcel():
+            raise Foreign("the mail that was to be merged has been changed since")
+        if self._guard() != head.guard:
             raise Foreign("the mailbox has been changed since")
+        if head.state == RECORDED:
+            recorded = [(RECORD, self.record.place(head), head.length)]
+            if self._sum([(MAILBOX, head.to, head.length)]) == head.check:
+                return
+            if self._sum(recorded) != head.check:
+                if self._sum(pieces) != head.check:
+                    raise Foreign("the mailbox has been changed since")
+                self._copy(pieces, self.sources[RECORD], self.record.place(head))
+                self.sync(self.sources[RECORD])
+            pieces = recorded
+        self._copy(pieces, self.mailbox, head.to)
         self.sync(self.mailbox)
 
-    # -- octets --------------------------------------------------------------------------------------------------
+    def _guard(self) -> int:
+        """The checksum of octets that a step does not touch: those below it, and the last ones of the mailbox."""
+        head = self.head
+        least, last = max(0, head.to - GUARD), max(head.to + head.length, head.size - GUARD)
+        return self._sum([(MAILBOX, least, head.to - least), (MAILBOX, last, head.size - last)])
 
     def _announce(self, state: int) -> None:
-        """Put the head on disk, in the place of the older of the two."""
-        head = self.head
-        head.state, head.turn = state, head.turn + 1
-        self.begun = True
-        os.pwrite(self.record, head.packed(), head.turn % 2 * 512)
-        begun = time.monotonic()
-        self.sync(self.record)
-        self.sync_takes = time.monotonic() - begun
-        if self.sync_name is not None:
-            self.sync_name()
-            self.sync_name = None
-
-    def _newest(self) -> "Head | None":
-        octets = os.pread(self.record, 1024, 0)
-        heads = [Head.unpacked(octets[:512]), Head.unpacked(octets[512:])]
-        return max((head for head in heads if head is not None), key=lambda head: head.turn, default=None)
-
-    def _place(self) -> int:
-        """Where in the record the octets of a step stand."""
-        return -(-(HEADS + self.head.count * 16) // HEADS) * HEADS
+        self.head.state, self.begun = state, True
+        self.record.announce(self.head)
 
     def _look(self) -> int:
         return min(LOOK, self.head.size - self.head.to)
 
-    def _check(self, descriptor: int, offset: int, length: int) -> int:
-        check, end = 0, offset + length
-        while offset < end:
-            octets = os.pread(descriptor, min(PIECE, end - offset), offset)
-            if not octets:
-                return -1
-            check = crc32(octets, check)
-            offset += len(octets)
+    # -- octets --------------------------------------------------------------------------------------------------
+
+    def _octets(self, pieces):
+        """The octets of pieces (origin, offset, count), not much more than PIECE at a time."""
+        gathered, size = [], 0
+        for origin, offset, count in pieces:
+            while count:
+                octets = os.pread(self.sources[origin], min(PIECE, count), offset)
+                if not octets:
+                    raise OSError(errno.EIO, "file ended early")
+                offset += len(octets)
+                count -= len(octets)
+                gathered.append(octets)
+                size += len(octets)
+                if size >= PIECE:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
+        yield b"".join(gathered)
+
+    def _sum(self, pieces) -> int:
+        """The checksum of pieces; NO_SUM when a file ends before them."""
+        check = 0
+        try:
+            for octets in self._octets(pieces):
+                check = crc32(octets, check)
+        except OSError as error:
+            if error.errno != errno.EIO or error.args[1] != "file ended early":
+                raise
+            return NO_SUM
         return check
 
-    def _copy(self, source: int, at: int, target: int, to: int, length: int) -> int:
-        """Copy octets upwards in offset, so that a target below its source is right. -> their checksum."""
-        check, end = 0, at + length
-        while at < end:
-            octets = os.pread(source, min(PIECE, end - at), at)
-            if not octets:
-                raise OSError(errno.EIO, "file ended early")
-            check = crc32(octets, check)
-            at += len(octets)
-            octets = memoryview(octets)
-            while octets:
-                written = os.pwrite(target, octets, to)
-                to += written
-                octets = octets[written:]
+    def _copy(self, pieces, target: int, to: int) -> int:
+        """Copy pieces to a place that none of them reaches into. -> their checksum."""
+        check = 0
+        for octets in self._octets(pieces):
+            if target == self.sources[RECORD]:
+                check = crc32(octets, check)
+            write(target, octets, to)
+            to += len(octets)
+            self.alive()
         return check
+
+
+class Unnoted(Exception):
+    """The receipt could not be written; what was inserted has been taken out again."""

@@ -5,19 +5,22 @@ import os
 import resource
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from places import lock, mailbox                              # noqa: F401  fixtures
-from processes import as_nobody, dead_process, forks, make_old, refusal, sticky_spool
+from processes import as_nobody, as_ordinary_user, dead_process, forks, make_old, refusal, sticky_spool
 
 import popper.storage
 from popper.errors import IN_USE, PERMANENT
-from popper.storage.locks import HELD_LONG, STALE, Held, SpoolLocks
+from popper.storage.held import Held
+from popper.storage.locks import HELD_LONG, STALE, SpoolLocks
 
 pytestmark = forks
 HOST = os.uname().nodename
+OURS = f"{os.getpid()}:{HOST}\n"
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def only_after_a_try(locks):
 
 def test_a_dotlock_names_its_process_and_host(locks, lock):
     assert locks.dot() is True
-    assert lock.read_text() == f"{os.getpid()}\n{HOST}\n"
+    assert lock.read_text() == OURS
     assert stat.S_ISREG(lock.lstat().st_mode) and lock.stat().st_nlink == 1
     locks.undot()
     assert not lock.exists()
@@ -53,7 +56,7 @@ def test_it_is_made_by_link(locks, lock, monkeypatch):
     real = os.link
     monkeypatch.setattr(os, "link", link)
     assert locks.dot() is True
-    assert linked == [(f"{os.getpid()}\n{HOST}\n", str(lock))]
+    assert linked == [(OURS, str(lock))]
 
 
 def test_the_answer_to_link_decides_nothing(locks, lock, monkeypatch):
@@ -85,6 +88,40 @@ def test_only_our_own_lock_is_taken_back(locks, lock):
     lock.write_text("0")
     locks.undot()
     assert lock.read_text() == "0"
+
+
+def test_a_lock_is_made_young_again(locks, lock):
+    assert locks.dot() is True
+    young = lock.stat().st_mtime
+    make_old(lock, 200)
+    locks.touch()
+    assert lock.stat().st_mtime >= young
+    assert lock.read_text() == OURS
+    locks.undot()
+    assert not lock.exists()
+
+
+def test_the_file_server_says_what_young_is(locks, lock, monkeypatch):
+    """No time goes with the request: this host's clock may be wrong by a day."""
+    asked = []
+    monkeypatch.setattr(os, "utime", lambda *path, **how: asked.append((*path, how)))
+    assert locks.dot() is True
+    locks.touch()
+    assert asked == [(str(lock), {"follow_symlinks": False})]
+
+
+def test_only_our_own_lock_is_made_young_again(locks, lock):
+    """Nor is one made where there is none."""
+    locks.touch()
+    assert locks.dot() is True
+    lock.unlink()
+    locks.touch()
+    assert not lock.exists()
+    lock.write_text("0")
+    make_old(lock, 200)
+    before = lock.stat().st_mtime
+    locks.touch()
+    assert lock.stat().st_mtime == before
 
 
 def test_undoing_twice_or_without_a_lock_does_no_harm(locks, lock):
@@ -150,7 +187,7 @@ def test_liblockfiles_dotlockfile_is_respected_and_respects_us(locks, lock, flag
     assert run("dotlockfile", "-u", lock) == 0
     assert locks.dot() is True
     assert run("dotlockfile", "-l", *flags, "-r0", lock) == 4
-    assert lock.read_text() == f"{os.getpid()}\n{HOST}\n"
+    assert lock.read_text() == OURS
 
 
 def test_a_delivery_waits_for_our_lock(locks, mailbox, lock):
@@ -181,15 +218,17 @@ def test_filelock_is_used_on_no_mailbox():
 
 # -- stale locks -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("shape", ["{}\n{}\n", "{}\n{}", "{}@{}", "{}@{}\n"])
+@pytest.mark.parametrize("shape", ["{}:{}\n", "{}:{}", "{}\n{}\n", "{}\n{}", "{}@{}", "{}@{}\n"])
 def test_the_lock_of_a_dead_process_of_this_host_is_broken(locks, lock, shape):
-    """Security.md row 42: a killed session never makes the next login fail. PID and host, or Qpopper's PID@host."""
+    """Security.md row 42: a killed session never makes the next login fail. As Dovecot and we write it, as the first
+    version did, and as Qpopper does."""
     lock.write_text(shape.format(dead_process(), HOST))
     assert only_after_a_try(locks) == [False, True]
 
 
 @pytest.mark.parametrize("shape", [
-    "{live}\n{host}\n", "{live}@{host}", "{dead}\nother.example\n", "{dead}", "{dead}\n", "0", "", "-{dead}\n{host}\n",
+    "{live}:{host}\n", "{live}:{host}", "{live}\n{host}\n", "{live}@{host}", "{dead}\nother.example\n",
+    "{dead}:other.example", "{dead}", "{dead}\n", "0", "", "0\n", "-{dead}\n{host}\n", ":{host}",
     "0{nul}\n{host}\n", "0\n{host}\n", "99999999999999999999\n{host}\n", "{host}\n{dead}\n", "x{dead}\n{host}\n",
     "\u0663\n{host}\n"])
 def test_a_young_lock_of_anybody_else_is_not_broken(locks, lock, shape):
@@ -199,20 +238,43 @@ def test_a_young_lock_of_anybody_else_is_not_broken(locks, lock, shape):
     assert lock.read_text() == text
 
 
-@pytest.mark.parametrize("text", ["0", "", "{}\nother.example\n", "garbage\xff"])
+@pytest.mark.parametrize("text", ["0", "", "{}\nother.example\n", "{}:other.example\n", "garbage\xff", "\xb2:" + HOST])
 @pytest.mark.parametrize("age, broken", [(STALE - 20, False), (STALE + 20, True), (1_000_000, True), (-3600, False)])
 def test_a_lock_is_stale_after_five_minutes(locks, lock, text, age, broken):
-    lock.write_text(text.format(os.getpid()))
+    lock.write_text(text.format(os.getpid()), encoding="latin-1")
     make_old(lock, age)
     assert only_after_a_try(locks) == [False, broken]
 
 
+@pytest.mark.parametrize("shape", ["{}:{}\n", "{}@{}", "{}\n{}\n", "{}\n", "{}"])
 @pytest.mark.parametrize("age, broken", [(STALE + 20, False), (HELD_LONG - 20, False), (HELD_LONG + 20, True)])
-def test_an_old_lock_of_a_live_process(locks, lock, age, broken):
-    """Believed for long, as some hold theirs for a whole session; not for ever: a number may go to another process."""
-    lock.write_text(f"{os.getpid()}\n{HOST}\n")
+def test_an_old_lock_of_a_live_process(locks, lock, age, broken, shape):
+    """Believed for long, as some hold theirs for a whole session; not for ever: a number may go to another process.
+    liblockfile writes a number alone."""
+    lock.write_text(shape.format(os.getpid(), HOST))
     make_old(lock, age)
     assert only_after_a_try(locks) == [False, broken]
+
+
+@pytest.mark.parametrize("age, broken", [(STALE - 20, False), (STALE + 20, True)])
+def test_the_number_alone_of_a_process_that_is_not_here(locks, lock, age, broken):
+    """It may be of another host."""
+    lock.write_text(f"{dead_process()}\n")
+    make_old(lock, age)
+    assert only_after_a_try(locks) == [False, broken]
+
+
+@pytest.mark.parametrize("age, broken", [(0, False), (STALE + 20, True)])
+def test_a_lock_that_nobody_may_read(age, broken):
+    """mutt makes such locks."""
+    def attempt():
+        with tempfile.TemporaryDirectory() as spool:
+            lock = Path(spool) / "joe.lock"
+            lock.touch(0)
+            make_old(lock, age)
+            locks = SpoolLocks(f"{spool}/joe")
+            return only_after_a_try(locks), lock.read_text() == locks.text.decode() if broken else None
+    assert as_ordinary_user(attempt) == str(([False, broken], broken or None))
 
 
 @pytest.mark.parametrize("skew", [-86400, 86400])

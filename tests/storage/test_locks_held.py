@@ -3,37 +3,23 @@
 import fcntl
 import os
 import subprocess
-import sys
 import threading
 
 import pytest
 from conftest import wait_until
+from holders import Holder, descriptor, locks                 # noqa: F401  fixtures
 from places import lock, mailbox                              # noqa: F401  fixtures
 from processes import forks, is_fcntl_locked, refusal
 
 from popper.errors import IN_USE, TEMPORARY
-from popper.storage.locks import Held, SpoolLocks
+from popper.storage.held import Held
 
 pytestmark = forks
-
-
-@pytest.fixture
-def locks(mailbox):
-    locks = SpoolLocks(str(mailbox))
-    yield locks
-    locks.close()
 
 
 def lockfile(lock):
     """Whether procmail's program gets a dotlock."""
     return subprocess.run(["lockfile", "-r0", str(lock)], capture_output=True, timeout=60).returncode == 0
-
-
-@pytest.fixture
-def descriptor(mailbox):
-    descriptor = os.open(mailbox, os.O_RDWR)
-    yield descriptor
-    os.close(descriptor)
 
 
 def test_both_locks_are_held_and_both_given_back(locks, mailbox, lock, descriptor):
@@ -64,23 +50,8 @@ def test_no_fcntl_lock_without_the_dotlock(locks, mailbox, lock, descriptor):
     assert lock.read_text() == "0" and not is_fcntl_locked(mailbox)
 
 
-class FcntlHolder:
-    """Another process that holds the fcntl lock of a file, as a delivery agent does."""
-
-    def __init__(self, path):
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", "import fcntl, sys; f = open(sys.argv[1], 'rb+'); fcntl.lockf(f, fcntl.LOCK_EX);"
-             "print('held', flush=True); sys.stdin.read()", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdout.readline() == b"held\n"
-
-    def release(self):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-
-
 def test_no_dotlock_without_the_fcntl_lock(locks, mailbox, lock, descriptor):
-    holder = FcntlHolder(mailbox)
+    holder = Holder(mailbox)
     refused = refusal(Held(locks, descriptor, str(mailbox), 0).__enter__)
     holder.release()
     assert (refused.code, refused.text) == (IN_USE, f"{mailbox} lock busy!  Is another session active?")
@@ -88,7 +59,7 @@ def test_no_dotlock_without_the_fcntl_lock(locks, mailbox, lock, descriptor):
 
 
 def test_a_lock_that_is_given_back_in_time_is_waited_for(locks, mailbox, lock, descriptor):
-    holder, answers = FcntlHolder(mailbox), []
+    holder, answers = Holder(mailbox), []
     lock.write_text("0")
 
     def hold():
@@ -104,7 +75,7 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(locks, mailbox, lock, d
 
 def test_the_dotlock_is_free_while_the_fcntl_lock_is_waited_for(locks, mailbox, lock, descriptor):
     """Who takes them in the other order must be able to finish."""
-    holder = FcntlHolder(mailbox)
+    holder = Holder(mailbox)
     waiter = threading.Thread(target=lambda: Held(locks, descriptor, str(mailbox), 60).__enter__())
     waiter.start()
     for _ in range(3):

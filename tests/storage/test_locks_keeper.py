@@ -6,11 +6,12 @@ import signal
 import pytest
 from conftest import wait_until
 from places import lock, mailbox                              # noqa: F401  fixtures
-from processes import Program, forks, refusal
+from processes import Program, forks, make_old, refusal
 
 from popper.errors import IN_USE, PERMANENT, TEMPORARY
 from popper.storage.keeper import Keeper
-from popper.storage.locks import Held, SpoolLocks
+from popper.storage.held import Held
+from popper.storage.locks import SpoolLocks
 
 pytestmark = forks
 
@@ -42,7 +43,7 @@ def keeper(mailbox):
 def process_of(keeper, lock):
     """The number of the keeper's process, which its dotlock names."""
     assert keeper.dot() is True
-    return int(lock.read_text().split()[0])
+    return int(lock.read_text().partition(":")[0])
 
 
 def test_the_locks_are_another_processs(keeper, lock, file):
@@ -78,6 +79,15 @@ def test_both_locks_through_a_keeper(keeper, mailbox, lock):
     assert refusal(Held(keeper, descriptor, str(mailbox), 0).__enter__).code == IN_USE
     lock.unlink()
     os.close(descriptor)
+
+
+def test_a_lock_is_made_young_again(keeper, lock):
+    keeper.touch()
+    assert keeper.dot() is True
+    young = lock.stat().st_mtime
+    make_old(lock, 200)
+    keeper.touch()
+    assert lock.stat().st_mtime >= young
 
 
 def test_refusals_come_through_with_code_and_words(keeper, mailbox, file):
@@ -135,7 +145,7 @@ def test_a_keeper_that_is_gone(keeper, lock, file):
     process = process_of(keeper, lock)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    for call in (keeper.dot, keeper.undot, keeper.session):
+    for call in (keeper.dot, keeper.touch, keeper.undot, keeper.session):
         refused = refusal(call)
         assert (refused.code, refused.text) == (TEMPORARY, "System error, the lock keeper is gone.")
     keeper.close()

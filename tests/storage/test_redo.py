@@ -8,98 +8,13 @@ import os
 import random
 
 import pytest
+from disk import Cut, Disk, begin, small
 
-from popper.storage import redo
-
-SECTOR = 64
-
-
-class Cut(Exception):
-    """The machine stopped here."""
-
-
-class Disk:
-    """Two files and what happened to them since each was last synced. Stands where redo looks for `os`."""
-
-    MAILBOX, RECORD = 3, 4
-
-    def __init__(self, mailbox, record=b""):
-        self.durable = {self.MAILBOX: bytes(mailbox), self.RECORD: bytes(record)}
-        self.now = {number: bytearray(octets) for number, octets in self.durable.items()}
-        self.pending = []
-        self.calls = 0
-        self.stop_at = None
-        self.full = False
-
-    def __getattr__(self, name):
-        return getattr(os, name)
-
-    def fstat(self, number):
-        return os.stat_result((0o100600, 7, 1, 1, 0, 0, len(self.now[number]), 0, 0, 0))
-
-    def pread(self, number, count, offset):
-        return bytes(self.now[number][offset:offset + count])
-
-    def pwrite(self, number, octets, offset):
-        self._call()
-        octets = bytes(octets)
-        if self.full and number == self.RECORD and offset + len(octets) > redo.HEADS:
-            raise OSError(28, "No space left on device")
-        self._apply(self.now[number], ("write", octets, offset))
-        self.pending += [(number, ("write", octets[at:at + SECTOR], offset + at))
-                         for at in range(0, len(octets), SECTOR)]
-        return len(octets)
-
-    def ftruncate(self, number, size):
-        self._call()
-        self._apply(self.now[number], ("cut", size))
-        self.pending.append((number, ("cut", size)))
-
-    def fdatasync(self, number):
-        self._call()
-        self.durable[number] = bytes(self.now[number])
-        self.pending = [(other, change) for other, change in self.pending if other != number]
-
-    def append(self, octets):
-        """A delivery, by somebody who syncs."""
-        self.now[self.MAILBOX] += octets
-        self.durable[self.MAILBOX] = bytes(self.now[self.MAILBOX])
-
-    def states_after_power_cut(self, chance):
-        """Every state tried of (mailbox, record) that a power cut now may leave."""
-        count = len(self.pending)
-        choices = {frozenset(), frozenset(range(count))}
-        choices |= {frozenset([one]) for one in range(count)}
-        choices |= {frozenset(range(count)) - {one} for one in range(count)}
-        choices |= {frozenset(one for one in range(count) if chance.random() < 0.5) for _ in range(4)}
-        for kept in choices:
-            files = {number: bytearray(octets) for number, octets in self.durable.items()}
-            for index in sorted(kept):
-                number, change = self.pending[index]
-                self._apply(files[number], change)
-            yield bytes(files[self.MAILBOX]), bytes(files[self.RECORD])
-
-    def _call(self):
-        self.calls += 1
-        if self.calls == self.stop_at:
-            raise Cut
-
-    @staticmethod
-    def _apply(octets, change):
-        if change[0] == "cut":
-            del octets[change[1]:]
-            octets.extend(bytes(change[1] - len(octets)))
-        else:
-            _, new, offset = change
-            octets.extend(bytes(max(0, offset - len(octets))))
-            octets[offset:offset + len(new)] = new
-
+from popper.storage import record, redo
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Figures in proportion to mailboxes of some hundred octets."""
-    for name, value in {"PIECE": 96, "NARROW": 60, "LOOK": 48, "HEADS": 1024}.items():
-        monkeypatch.setattr(redo, name, value)
+def figures(monkeypatch):
+    small(monkeypatch)
 
 
 def shape(name, chance):
@@ -115,14 +30,9 @@ def shape(name, chance):
 SHAPES = ("first", "tiny gap", "middle", "last", "alternate", "all but one", "two small")
 
 
-def begin(monkeypatch, disk):
-    monkeypatch.setattr(redo, "os", disk)
-    return redo.Redo(disk.MAILBOX, disk.RECORD, True)
-
-
-def recovered(monkeypatch, mailbox, record, delivered=b""):
+def recovered(monkeypatch, mailbox, written, delivered=b""):
     """The mailbox as the next opener leaves it."""
-    disk = Disk(mailbox, record)
+    disk = Disk(mailbox, written)
     disk.append(delivered)
     begin(monkeypatch, disk).recover()
     return bytes(disk.now[Disk.MAILBOX])
@@ -140,16 +50,16 @@ def test_every_crash_and_every_power_cut_leaves_the_mailbox_before_or_after(monk
         disk = Disk(before)
         disk.stop_at = points + 1
         try:
-            begin(monkeypatch, disk).update(runs, to, len(before))
+            begin(monkeypatch, disk).remove(runs, to, len(before))
             break
         except Cut:
             points += 1
         for delivered in (b"", b"From new mail that came after the crash\n\n"):
             crashed = recovered(monkeypatch, disk.now[Disk.MAILBOX], disk.now[Disk.RECORD], delivered)
             assert crashed in (before + delivered, after + delivered), f"crash before call {points}"
-            for mailbox, record in disk.states_after_power_cut(chance):
+            for mailbox, octets, _ in disk.states_after_power_cut(chance):
                 states += 1
-                assert recovered(monkeypatch, mailbox, record, delivered) in (before + delivered, after + delivered), \
+                assert recovered(monkeypatch, mailbox, octets, delivered) in (before + delivered, after + delivered), \
                     f"power cut before call {points}"
     assert bytes(disk.now[Disk.MAILBOX]) == after
     assert points >= 4 and states > points
@@ -165,7 +75,7 @@ def test_a_crash_while_recovering_is_recovered_from(monkeypatch, name):
         disk = Disk(before)
         disk.stop_at = first
         try:
-            begin(monkeypatch, disk).update(runs, to, len(before))
+            begin(monkeypatch, disk).remove(runs, to, len(before))
             return
         except Cut:
             pass
@@ -189,11 +99,11 @@ def test_deleting_works_where_the_disk_has_no_room_for_octets(monkeypatch):
     real = disk.pwrite
 
     def no_room(number, octets, offset):
-        if number == Disk.RECORD and offset > redo.HEADS:
+        if number == Disk.RECORD and offset > record.HEADS:
             raise OSError(28, "No space left on device")
         return real(number, octets, offset)
     monkeypatch.setattr(disk, "pwrite", no_room, raising=False)
-    update.update(runs, to, len(before))
+    update.remove(runs, to, len(before))
     assert bytes(disk.now[Disk.MAILBOX]) == before[17:]
 
 
@@ -203,7 +113,7 @@ def interrupted(monkeypatch, calls):
     disk = Disk(before)
     disk.stop_at = calls
     with pytest.raises(Cut):
-        begin(monkeypatch, disk).update(runs, to, len(before))
+        begin(monkeypatch, disk).remove(runs, to, len(before))
     return disk
 
 
@@ -226,9 +136,53 @@ def test_a_mailbox_that_shrank_in_between_is_refused_and_nothing_touched(monkeyp
     assert bytes(other.now[Disk.MAILBOX]) == octets
 
 
+@pytest.mark.parametrize("recording", (1e9, 1e-3))
+def test_a_mailbox_that_somebody_rewrote_in_between_is_refused_and_nothing_touched(monkeypatch, recording):
+    """The same file, not shorter: only its octets tell."""
+    monkeypatch.setattr(redo, "CHUNK", 200)
+    monkeypatch.setattr(redo, "RECORDING", recording)
+    before, runs, to = shape("first", random.Random(3))
+    tried = 0
+    for stop in range(1, 60):
+        disk = Disk(before)
+        disk.stop_at = stop
+        try:
+            begin(monkeypatch, disk).remove(runs, to, len(before))
+            break
+        except Cut:
+            head = record.Record(Disk.RECORD, None).newest()
+        if head is None or head.state not in (redo.COPY, redo.RECORDED):
+            continue
+        tried += 1
+        other = Disk(random.Random(stop).randbytes(1000), disk.now[Disk.RECORD])
+        octets = bytes(other.now[Disk.MAILBOX])
+        with pytest.raises(record.Foreign, match="changed since"):
+            begin(monkeypatch, other).recover()
+        assert bytes(other.now[Disk.MAILBOX]) == octets
+    assert tried > 3
+
+
+def test_a_delivery_that_was_not_on_disk_yet_is_before_anything_else(monkeypatch):
+    """Otherwise a power cut could leave a record that speaks of octets which never came."""
+    monkeypatch.setattr(redo, "CHUNK", 200)
+    before, runs, to = shape("first", random.Random(3))
+    chance = random.Random(5)
+    for stop in range(1, 60):
+        disk = Disk(before[:800])
+        disk.pwrite(Disk.MAILBOX, before[800:], 800)
+        disk.calls, disk.stop_at = 0, stop
+        try:
+            begin(monkeypatch, disk).remove(runs, to, len(before))
+            break
+        except Cut:
+            for mailbox, octets, _ in disk.states_after_power_cut(chance):
+                left = recovered(monkeypatch, mailbox, octets)
+                assert left == before[120:] or left.startswith(before[:800])
+
+
 def test_a_damaged_list_of_runs_is_refused(monkeypatch):
     disk = interrupted(monkeypatch, 9)
-    record = bytearray(disk.now[Disk.RECORD])
-    record[redo.HEADS] ^= 1
-    with pytest.raises(redo.Foreign, match="list"):
-        begin(monkeypatch, Disk(disk.now[Disk.MAILBOX], record)).recover()
+    octets = bytearray(disk.now[Disk.RECORD])
+    octets[record.HEADS] ^= 1
+    with pytest.raises(redo.Foreign, match="plan"):
+        begin(monkeypatch, Disk(disk.now[Disk.MAILBOX], octets)).recover()
