@@ -102,8 +102,11 @@ class Channel:
     def _wait(self, fd: int, event: int, deadline: "float | None") -> None:
         poll = select.poll()
         poll.register(fd, event)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if not poll.poll(left):
+        begun = time.monotonic()
+        left = None if deadline is None else max(0.0, deadline - begun) * 1000
+        ready = poll.poll(left)
+        self.tally.spent["client"] += time.monotonic() - begun
+        if not ready:
             raise TimedOut("read" if event == select.POLLIN else "write")
 
 

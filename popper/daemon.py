@@ -42,6 +42,8 @@ def run(options, ident: str, trace: "int | None", listener) -> None:
     _signal.set_wakeup_fd(stop_writer)
     listener.setblocking(False)
     auth.modules(options)
+    if options.bulletins:
+        from popper import bulletins         # noqa: F401
     gc.freeze()
     log.info(f"listening on {listener.getsockname()[0]} port {listener.getsockname()[1]}")
     poll = select.poll()
@@ -82,7 +84,7 @@ def run(options, ident: str, trace: "int | None", listener) -> None:
                 os.close(stop_writer)
                 gc.disable()
                 fd = connection.detach()
-                inetd.serve_one(options, ident, trace, host, fd, fd, greeted=False)
+                inetd.serve_one(options, ident, journal.followed(trace, options.trace), host, fd, fd, greeted=False)
             except BaseException as trouble:
                 log.critical(f"a session could not begin: {type(trouble).__name__}: {trouble}")
             finally:

@@ -6,6 +6,7 @@ The greeting leaves before most of popper is imported; the client's round trip h
 import posix
 
 from popper import greeting
+from popper.options import CONFIG
 
 
 def converse(options, ident: str, trace: "int | None", source: int = 0, sink: int = 1) -> None:
@@ -23,17 +24,20 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
     import _signal
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)     # whoever started us may have left these otherwise
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    from popper.journal import Journal
-    log = Journal(ident, options, trace)
+    from popper.journal import Journal, watched
+    log = Journal(ident, options, trace, watched(options))
     try:
         peer, connection = _peer_of(source)
     except OSError as error:                 # the client has gone already
         log.notice(f"Unable to obtain socket and address of client: {error.strerror} ({error.errno})")
         return
+    log.concerns(peer.address)
     if trace is not None:
         log.notice(f'Tracing session and debugging information in file "{options.trace}"')
+        log.warn_of_bodies()
     elif options.debug:
         log.notice("Debugging turned on")
+    started = f"Started {_how(options, greeted)}; uid {posix.geteuid()}, configuration {options.config or CONFIG}"
     if connection is not None:
         _prepare(connection, options.debug, log)
         if options.lookup:
@@ -49,15 +53,20 @@ def serve_one(options, ident: str, trace: "int | None", host: str, source: int, 
     from popper.submit import Submission
     from popper.tally import Tally
 
-    if options.bulletins:
-        log.notice(f"Bulletins of {options.bulletins} are not delivered: this version does not know how")
-
     def submission(account):
         return (lambda: Submission(options.sendmail, account.user, account.home, options.xmit_max)) \
             if options.xmit_max else None
 
-    channel = Channel(source, sink, options.timeout, Tally())
-    Server(channel, host, peer, Login(options, peer, log), options, log, submission).run(greeted)
+    tally = Tally()
+    channel = Channel(source, sink, options.timeout, tally)
+    Server(channel, host, peer, Login(options, peer, log, tally.spent), options, log, submission).run(greeted, started)
+
+
+def _how(options, greeted: bool) -> str:
+    """By whom this session was started, for the trace."""
+    if not greeted:
+        return "by the daemon"
+    return "with --stdio" if options.stdio else "by tcpserver" if b"TCPREMOTEIP" in posix.environ else "out of inetd"
 
 
 def _greet(sink: int, line: bytes) -> bool:

@@ -1,8 +1,9 @@
 """What is told to the administrator: syslog lines, debugging, the trace file.
 
 With a trace file every line goes there and none to syslog, as the original had it: stamp, PID in brackets, text, one
-write a line. Whatever came from the network is passed through `wire.printable` by whoever builds the line, and
-`masked` hides what must not be logged; neither a password nor the text of a message gets here.
+write a line. A trace of one user or address gets these lines too, and syslog goes on as ever. Whatever came from the
+network is passed through `wire.printable` by whoever builds the line, and `masked` hides what must not be logged: no
+password gets here, and the text of a message only where `trace_bodies` asks for it.
 """
 
 import os
@@ -14,6 +15,8 @@ from popper.errors import ConfigError
 SECRET_FROM = {b"pass": 1, b"apop": 2, b"rpop": 1, b"auth": 2}     # word: how many words of the line may be shown
 LEVELS = {syslog.LOG_CRIT: "critical", syslog.LOG_WARNING: "warning", syslog.LOG_NOTICE: "notice",
           syslog.LOG_INFO: "info", syslog.LOG_DEBUG: "debug"}
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+HELD_MOST = 1000               # lines of a session of which it is not known yet whether it is to be traced
 
 
 def masked(line: bytes) -> bytes:
@@ -42,25 +45,115 @@ def open_trace(path: str) -> int:
     return descriptor
 
 
-class Journal:
-    """Where log lines go. `debugging`: whether debug lines are wanted at all; ask before building one."""
+def followed(descriptor: "int | None", path: str) -> "int | None":
+    """The descriptor of a trace file that may have been renamed since it was opened: that of the file by its name
+    now, or the one at hand when there is none to be opened."""
+    try:
+        if descriptor is None or os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except OSError:
+        pass
+    try:
+        return open_trace(path)
+    except ConfigError:
+        return descriptor
 
-    def __init__(self, ident: str, options, trace: "int | None" = None) -> None:
-        self.trace = trace
-        self.debugging = options.debug or trace is not None
-        self.stderr = options.log == "stderr"
+
+def watched(options) -> "frozenset[str]":
+    """The names and addresses whose sessions are to be traced: those of `trace_user`, and those that popperctl asked
+    for in `trace_dir`, a file each by that name with the time when that ends, in seconds since 1970."""
+    names = set(options.trace_user)
+    try:
+        asked = os.listdir(options.trace_dir)
+    except OSError:
+        return frozenset(names)
+    for name in asked:
+        try:
+            descriptor = os.open(f"{options.trace_dir}/{name}", READ)
+            try:
+                until = os.read(descriptor, 32).strip()
+            finally:
+                os.close(descriptor)
+        except OSError:
+            continue
+        if until.isdigit() and int(until) > time.time():
+            names.add(name)
+    return frozenset(names)
+
+
+class Journal:
+    """Where log lines go. `debugging`: whether debug lines are wanted at all; ask before building one.
+
+    watched: names and addresses to be traced in `path`, beside what the log gets anyway; `concerns` says who it is.
+    """
+
+    def __init__(self, ident: str, options, trace: "int | None" = None,
+                 watched: "frozenset[str]" = frozenset()) -> None:
         self.ident = ident
-        if trace is None and not self.stderr:
+        self.trace = trace
+        self.alone = trace is not None       # nothing goes to syslog
+        self.stderr = options.log == "stderr"
+        self.debug_wanted = options.debug
+        self.bodies_wanted = options.trace_bodies
+        self.watched = watched if trace is None else frozenset()
+        self.path = options.trace_file
+        self.held: "list[bytes]" = []        # for a trace, until it is known whose session this is
+        self.debugging = options.debug or trace is not None or bool(self.watched)
+        if not self.alone and not self.stderr:
             syslog.openlog(ident, syslog.LOG_PID, getattr(syslog, "LOG_" + options.facility.upper()))
 
-    def write(self, level: int, text: str) -> None:
+    def concerns(self, who: str) -> None:
+        """The session is that of this user, or from this address. Opens the trace if there is to be one: to be asked
+        while there is root to open it."""
+        if who not in self.watched or self.trace is not None:
+            return
         try:
+            self.trace = open_trace(self.path)
+        except ConfigError as trouble:
+            self.unconcerned()
+            self.warning(str(trouble))
+            return
+        held, self.held = self.held, []
+        for line in held:
+            self._append(line)
+        self.notice(f'Tracing session of "{who}" in file "{self.path}"')
+        self.warn_of_bodies()
+
+    def warn_of_bodies(self) -> None:
+        if self.bodies:
+            self.warning("The texts of messages are written to the trace (trace_bodies)")
+
+    @property
+    def bodies(self) -> bool:
+        """Whether the texts of messages are wanted."""
+        return self.bodies_wanted and self.trace is not None
+
+    def unconcerned(self) -> None:
+        """Nobody of interest: what was held is forgotten."""
+        if self.trace is None:
+            self.held, self.watched, self.debugging = [], frozenset(), self.debug_wanted
+
+    def write(self, level: int, text: str) -> None:
+        if self.trace is not None or self.watched:
+            stamp = time.time()
+            line = f"{stamped(stamp)} [{os.getpid()}] {text}\n".encode("utf-8", "replace")
             if self.trace is not None:
-                os.write(self.trace, f"{time.asctime()} [{os.getpid()}] {text}\n".encode("utf-8", "replace"))
-            elif self.stderr:
+                self._append(line)
+            elif len(self.held) < HELD_MOST:
+                self.held.append(line)
+        if self.alone or (level == syslog.LOG_DEBUG and not self.debug_wanted):
+            return
+        try:
+            if self.stderr:
                 os.write(2, f"{self.ident}[{os.getpid()}]: {LEVELS[level]}: {text}\n".encode("utf-8", "replace"))
             else:
                 syslog.syslog(level, text.encode("utf-8", "replace").decode())
+        except OSError:
+            pass
+
+    def _append(self, line: bytes) -> None:
+        try:
+            os.write(self.trace, line)
         except OSError:
             pass                             # a full disk under the trace must not disturb a session
 
@@ -79,3 +172,9 @@ class Journal:
     def debug(self, text: str) -> None:
         if self.debugging:
             self.write(syslog.LOG_DEBUG, text)
+
+
+def stamped(seconds: float) -> str:
+    """`Thu Nov 24 18:22:48.123 1996`: the original's stamp, with Qpopper 4's milliseconds."""
+    text = time.asctime(time.localtime(seconds))
+    return f"{text[:19]}.{int(seconds * 1000) % 1000:03d}{text[19:]}"

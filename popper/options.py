@@ -68,6 +68,20 @@ def _modules(text):
     return words
 
 
+def _locks(text):
+    words = tuple(text.split())
+    if not words or len(set(words)) < len(words) or not set(words) <= {"dotlock", "fcntl", "flock"}:
+        raise ValueError
+    return words
+
+
+def _names(text):
+    """User names and addresses."""
+    if not all(word.isascii() and word.isprintable() for word in text.split()):
+        raise ValueError
+    return tuple(text.split())
+
+
 def _name(text):
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError
@@ -80,6 +94,7 @@ FACILITIES = ("auth", "authpriv", "daemon", "mail", "user") + tuple(f"local{n}" 
 DIRECTIVES = {
     "auth": (_modules, ("file", "getpw"), "names out of file and getpw, or modules of one's own as PACKAGE.MODULE"),
     "bindto": (_address, ("", 110), "[ADDRESS][:PORT], an IPv6 address in brackets"),
+    "bulletin_max": (_whole(1, 16777216), 1048576, "octets, 1 to 16777216"),
     "bulletins": (_path, "", "the absolute path of a directory"),
     "check_shell": (_yes, True, "yes or no"),
     "debug": (_yes, False, "yes or no"),
@@ -87,8 +102,10 @@ DIRECTIVES = {
     "facility": (_word(*FACILITIES), "local0", "a syslog facility: " + " ".join(FACILITIES)),
     "fail_delay": (_whole(0, 60), 2, "seconds, 0 to 60"),
     "fsync": (_yes, True, "yes or no"),
+    "group_bulletins": (_yes, False, "yes or no"),
     "hostname": (_name, "", "a host name"),
     "lock_timeout": (_whole(0, 300), 10, "seconds, 0 to 300"),
+    "locks": (_locks, ("dotlock", "fcntl"), "one or more of dotlock, fcntl, flock, each once, in the order of taking"),
     "log": (_word("syslog", "stderr"), "syslog", "syslog or stderr"),
     "login_timeout": (_whole(1, 3600), 120, "seconds, 1 to 3600"),
     "lookup": (_yes, True, "yes or no"),
@@ -96,12 +113,19 @@ DIRECTIVES = {
     "mailbox_format": (_word("bsd", "sysv"), "bsd", "bsd or sysv"),
     "maxsessions": (_whole(1, 10000), 200, "a number, 1 to 10000"),
     "min_uid": (_whole(1, 2**31), 11, "a user number, 1 or more"),
+    "new_user_bulletins": (_whole(0, 1000), 0, "a number, 0 to 1000"),
     "password_file": (_path, "", "the absolute path of a file"),
+    "popbull_dir": (_path, "", "the absolute path of a directory"),
     "sendmail": (_path, "/usr/sbin/sendmail", "the absolute path of a program"),
     "statistics": (_yes, False, "yes or no"),
     "timeout": (_whole(0, 86400), 120, "seconds, 0 to 86400 (0: none)"),
     "trace": (_path, "", "the absolute path of a file"),
+    "trace_bodies": (_yes, False, "yes or no"),
+    "trace_dir": (_path, "/run/popper/trace", "the absolute path of a directory"),
+    "trace_file": (_path, "/var/log/popper.trace", "the absolute path of a file"),
+    "trace_user": (_names, (), "names of users, and addresses"),
     "update_on_abort": (_yes, False, "yes or no"),
+    "update_status": (_yes, False, "yes or no"),
     "xmit_max": (_whole(0, 2**31), 52428800, "octets, 0 to 2147483648 (0: XTND XMIT is refused)"),
 }
 

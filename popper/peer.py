@@ -131,6 +131,19 @@ class Peer:
         self.status, self.name, complaint = answer.split("\n")
         return complaint or None
 
+    def introduce(self, log, spent: "dict[str, float]") -> None:
+        """Settle, and tell the log (a Journal) what came of it, the first time that somebody needs to know."""
+        if self._pipe is None:
+            return
+        begun = time.monotonic()
+        complaint = self.settle()
+        seconds = time.monotonic() - begun
+        spent["DNS"] += seconds
+        if complaint:
+            log.notice(complaint)
+        log.debug(f"Client {self.address} {'is ' + self.name if self.status == VERIFIED else 'has no name to go by'},"
+                  f" after {seconds:.3f} s")
+
     def _answer(self) -> str:
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)

@@ -9,9 +9,9 @@ Under a super-server that starts popper as root, this process is root from its s
     account, errors, journal, library, tally
                                             in the service of these
 
-and the user from then on: storage.*, the commands of TRANSACTION, UPDATE, and sendmail for XTND XMIT. `storage.keeper`
-may leave a keeper, with the user's uid and the spool's group. tests/test_privilege.py compares this list with a
-session. Run as an ordinary user, popper is that user throughout.
+and the user from then on: storage.*, bulletins, the commands of TRANSACTION, UPDATE, and sendmail for XTND XMIT.
+`storage.keeper` may leave a keeper, with the user's uid and the spool's group. tests/test_privilege.py compares this
+list with a session. Run as an ordinary user, popper is that user throughout.
 """
 
 import os
@@ -33,7 +33,7 @@ def become(name: str, uid: int, gid: int, spool_gid: "int | None" = None) -> Non
         if uid != os.geteuid():
             raise Refused("System error, this server cannot become you.", PERMANENT, f"not root, and not uid {uid}")
         return
-    groups = _groups_of(name, uid, gid)
+    groups = groups_of(name, uid, gid)
     effective = gid if spool_gid is None else spool_gid
     try:
         os.setgroups(groups)
@@ -47,7 +47,7 @@ def become(name: str, uid: int, gid: int, spool_gid: "int | None" = None) -> Non
         _die(str(error))
 
 
-def _groups_of(name: str, uid: int, gid: int) -> "list[int]":
+def groups_of(name: str, uid: int, gid: int) -> "list[int]":
     """The groups of a system account; one that is only in a file of ours may share its name, never its groups."""
     try:
         known = pwd.getpwnam(name).pw_uid == uid

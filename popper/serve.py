@@ -31,18 +31,20 @@ class Server:
         self.submission = submission
         self.lines = Lines()
         self.tally = channel.tally
-        self.login_deadline = time.monotonic() + options.login_timeout
+        self.begun = time.monotonic()
+        self.login_deadline = self.begun + options.login_timeout
         self.in_body = False
         self.mistakes = 0                    # replies -ERR that are the client's own fault, and what to say of them
         self.mistake = ""
+        self.ending = "QUIT"                 # what ends it, for the trace
 
-    def run(self, greeted: bool = False) -> None:
-        """Hold the session. greeted: the greeting has been sent already."""
+    def run(self, greeted: bool = False, started: str = "") -> None:
+        """Hold the session. greeted: the greeting has been sent already; started: how, for the trace."""
         session = self.session
         try:
             try:
                 _hear_signals()
-                self._begin(greeted)
+                self._begin(greeted, started)
                 while session.state != HALT:
                     self._answer(self._line())
                 self._let_go()               # first the locks, then the sign-off: who reads it may come back at once
@@ -50,12 +52,19 @@ class Server:
             finally:
                 _ignore_signals()
         except DropBroken as trouble:
+            self.ending = "the maildrop"
             self._last_words(Reply(False, trouble.text, trouble.code, str(trouble)))
         except Flooded as flood:
+            self.ending = "a refusal"
             self._last_words(Reply(False, str(flood)))
-        except PeerGone as gone:
-            self._abort("POP hangup" if isinstance(gone, HungUp) else "POP EOF or I/O Error")
+        except HungUp as gone:
+            self.ending = f"a {gone}"
+            self._abort("POP hangup")
+        except PeerGone:
+            self.ending = "the client, without QUIT"
+            self._abort("POP EOF or I/O Error")
         except TimedOut as silence:
+            self.ending = "a timeout"
             limits = [self.options.timeout] + [self.options.login_timeout] * (session.state != TRANSACTION)
             seconds = min(filter(None, limits))
             self.log.notice(f"(v{VERSION}) Timeout ({seconds} secs) during nw {silence} from {self._who()}")
@@ -65,6 +74,7 @@ class Server:
             while place.tb_next:
                 place = place.tb_next
             where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}"
+            self.ending = "an error of ours"
             self.log.critical(f"{self._who()}: internal error at {where}: {type(bug).__name__}: {bug}")
             self._last_words(Reply(False, "Internal error, closing.", TEMPORARY))
         finally:
@@ -73,7 +83,7 @@ class Server:
 
     # -- lines and replies ---------------------------------------------------------------------------------------
 
-    def _begin(self, greeted: bool) -> None:
+    def _begin(self, greeted: bool, started: str) -> None:
         greeting = self.session.greeting()
         if greeted:
             self.tally.sent += len(greeting.status())
@@ -81,6 +91,8 @@ class Server:
             self.channel.put(greeting.status())
         if self.log.debugging:
             self.log.debug(f'(v{VERSION}) Servicing request from "{self.peer.name}" at {self.peer.address}')
+            if started:
+                self.log.debug(started)
             self.log.debug(_text_of(greeting))
 
     def _line(self):
@@ -110,9 +122,11 @@ class Server:
         if isinstance(reply, Credentials):
             reply = self._log_in(reply)
         elif asked_password and session.state == HALT and reply.ok:
-            self._settle_peer()
+            self.peer.introduce(self.log, self.tally.spent)
             self.log.warning(f"Possible probe of account {shown_name(session.user)} from host {self.peer.name}"
                              f" ({self.peer.address})")
+        if session.state == HALT and not reply.ok:
+            self.ending = "a refusal"
         self._send(reply)
         if reply.sink is not None:
             self._send(self._collect(reply.sink))
@@ -135,18 +149,24 @@ class Server:
             self.channel.put(reply.status())
             return
         body, sent = iter(reply.body), 0
+        begun, waited = time.monotonic(), self.tally.spent["client"]
         block = next(body, None)             # before the status line: a store that fails here is an honest -ERR
         head = (reply.status(),)
         while block is not None:
             following = next(body, None)
             self.in_body = True
+            if self.log.bodies:
+                for line in block.split(b"\r\n"):
+                    self.log.debug(f'Sending line "{printable(line, 1024)}"')
             self.channel.put(*head, block, *(() if following is not None else (TERMINATOR,)))
             sent += len(block)
             block, head = following, ()
         if head:
             self.channel.put(*head, TERMINATOR)
         self.in_body = False
-        self.log.debug(f"Sent {sent} octets")
+        if self.log.debugging:
+            self.log.debug(f"Sent {sent} octets in {time.monotonic() - begun:.3f} s,"
+                           f" {self.tally.spent['client'] - waited:.3f} s of it waiting for the client")
 
     def _collect(self, sink) -> Reply:
         """Take in the text of XTND XMIT; nothing of it is sent when it does not end."""
@@ -210,21 +230,22 @@ class Server:
         if drop is None:
             return
         session.drop = None
+        if self.log.debugging and session.updated:
+            for number in sorted(drop.deleted):
+                entry = drop.entries[number - 1]
+                self.log.debug(f"Deleting message {number} at offset {entry.offset} of length {entry.octets}")
         drop.close()
+        for note in drop.store.notes:
+            self.log.warning(note)
         if session.updated is not None and self.options.statistics:
             if session.updated:
                 tally.deleted, tally.deleted_octets = len(drop.deleted), drop.total - drop.octets
             tally.left, tally.left_octets = len(drop.entries) - tally.deleted, drop.total - tally.deleted_octets
             self.log.notice(tally.stats(drop.user, self.peer.name, self.peer.address))
 
-    def _settle_peer(self) -> None:
-        complaint = self.peer.settle()
-        if complaint:
-            self.log.notice(complaint)
-
     def _end(self) -> None:
         self.channel.close()                 # the client need not wait for what follows
-        self._settle_peer()
+        self.peer.introduce(self.log, self.tally.spent)
         if self.mistakes:
             more = f" (and {self.mistakes - 1} more)" if self.mistakes > 1 else ""
             self.log.notice(f"{self._who()}: {self.mistake}{more}")
@@ -232,6 +253,8 @@ class Server:
             user = shown_name(self.session.user) or "(null)"
             self.log.debug(f'(v{VERSION}) Ending request from "{user}" at ({self.peer.name}) {self.peer.address}: '
                            f"{self.tally.received} octets received, {self.tally.sent} sent")
+            spent = ", ".join(f"{what} {seconds:.3f}" for what, seconds in self.tally.spent.items())
+            self.log.debug(f"Ended by {self.ending}; seconds: {spent}, all {time.monotonic() - self.begun:.3f}")
 
 
 SIGNALS = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)

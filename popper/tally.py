@@ -2,12 +2,13 @@
 
 
 class Tally:
-    """Octets as they crossed the wire; messages and octets as UPDATE left them."""
+    """Octets as they crossed the wire; messages and octets as UPDATE left them; seconds spent, by what for."""
 
-    __slots__ = ("received", "sent", "deleted", "deleted_octets", "left", "left_octets")
+    __slots__ = ("received", "sent", "deleted", "deleted_octets", "left", "left_octets", "spent")
 
     def __init__(self) -> None:
         self.received = self.sent = 0
+        self.spent = dict.fromkeys(("client", "DNS", "authentication", "locks", "scan", "disk"), 0.0)
         self.deleted = self.deleted_octets = 0
         self.left = self.left_octets = 0
 

@@ -2,12 +2,13 @@
 
     python3 tests/demo.py DIRECTORY [PORT]
 
-DIRECTORY gets an environment, kept for the next time, and for each port a configuration, a password file and a
-mailbox, made anew each time. Started by root, popper serves this mailbox as nobody, as the password file has it.
+DIRECTORY gets an environment, kept for the next time, and for each port a configuration, a password file, a mailbox
+and bulletins, made anew each time. Started by root, popper serves this mailbox as nobody, as the password file has it.
 """
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ NEEDED = ("popper", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")      
 USER = "demo"
 HASH = "$6$poppermake$LuIfIeilsdpgLiFJq6As5QODA6uYRciDNTxrpxLEqzv/5ZBLNj4WaoMv7FuZglyz7OmD.I63Nr1pZwpY764GT/"
 NOBODY = 65534
+NEWEST = "23.pophost_down_sunday"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FROM_TREE = f"""
 import sys
@@ -38,7 +40,10 @@ CONFIGURATION = """\
 bindto 127.0.0.1:{port}
 auth file
 password_file {directory}/users
-mailbox {mail}/%u
+mailbox {spool}/%u
+bulletins {bulletins}
+new_user_bulletins 1
+popbull_dir {mail}
 log stderr
 lookup no
 statistics yes
@@ -48,13 +53,15 @@ xmit_max 0
 """
 
 BANNER = """
-popper serves {count} messages on 127.0.0.1 port {port}; the user is demo, the password is demo.
+popper serves {count} messages and a bulletin on 127.0.0.1 port {port}; the user is demo, the password is demo.
 
   curl     curl pop3://demo:demo@127.0.0.1:{port}/1
            (without the 1: the list of all messages)
   telnet   telnet 127.0.0.1 {port}
            (then type: USER demo, PASS demo, LIST, RETR 1, QUIT)
   mailbox  {mail}/demo
+  another bulletin, for the next login to find:
+           cp {bulletins}/{newest} {bulletins}/24.once_more
   stop     Ctrl-C
 
 What popper logs follows.
@@ -110,11 +117,13 @@ def stop(*_):
 
 def demonstrate(place, port, borrowed):
     directory = place / port
-    mail = fresh(directory, borrowed)
+    mail, bulletins = fresh(directory, borrowed)
     command = environment(place)
     configuration = directory / "popper.conf"
-    configuration.write_text(CONFIGURATION.format(port=port, directory=directory, mail=str(mail).replace("%", "%%")))
-    print(BANNER.format(count=len(letters()), port=port, mail=mail), flush=True)
+    configuration.write_text(CONFIGURATION.format(port=port, directory=directory, mail=mail, bulletins=bulletins,
+                                                  spool=str(mail).replace("%", "%%")))
+    print(BANNER.format(count=len(letters()), port=port, mail=mail, newest=NEWEST,
+                        bulletins=shlex.quote(str(bulletins))), flush=True)
     return serve([*command, "-C", str(configuration)])
 
 
@@ -166,22 +175,35 @@ def quietly(*command):
 
 
 def fresh(directory, borrowed):
-    """A password file and a new mailbox; -> the mailbox's directory, where whoever serves it may enter."""
+    """A password file, a new mailbox, bulletins; -> the directories of these two, where whoever serves may enter."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "users").write_text(f"{USER}:{HASH}:{NOBODY}:{NOBODY}\n")
-    mail = directory / "mail"
-    if mail.exists():
-        shutil.rmtree(mail)
-    if os.geteuid() == 0 and not all(parent.stat().st_mode & 0o001 for parent in mail.parents):
-        mail = Path(tempfile.mkdtemp(prefix="popper-demo.", dir="/tmp"))
-        borrowed.append(mail)
-    else:
-        mail.mkdir(mode=0o700)
+    place = directory
+    for each in ("mail", "bulletins"):
+        if (place / each).exists():
+            shutil.rmtree(place / each)
+    if os.geteuid() == 0 and not all(each.stat().st_mode & 0o001 for each in (place, *place.parents)):
+        place = Path(tempfile.mkdtemp(prefix="popper-demo.", dir="/tmp"))
+        place.chmod(0o755)
+        borrowed.append(place)
+    mail = place / "mail"
+    mail.mkdir(mode=0o700)
     (mail / USER).write_bytes(mailbox())
     if os.geteuid() == 0:
         for each in (mail, mail / USER):
             os.chown(each, NOBODY, NOBODY)
-    return mail
+    return mail, pinned_up(place / "bulletins")
+
+
+def pinned_up(bulletins):
+    """The sample bulletins, for popper to take them: nobody else may write there, everybody may read."""
+    bulletins.mkdir()
+    for path in (TREE / "bulletins").iterdir():
+        copy = bulletins / path.name
+        shutil.copyfile(path, copy)
+        copy.chmod(0o644)
+    bulletins.chmod(0o755)
+    return bulletins
 
 
 def serve(command):

@@ -18,9 +18,10 @@ import pytest
 from conftest import TREE, free_port, wait_until
 from demo_mail import LETTERS, letters, mailbox
 
+from popper.bulletins import addressed
 from popper.storage.scan import scan
 
-COUNT = len(letters())
+COUNT = len(letters()) + 1                   # and a bulletin
 NO_PACKAGES = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nonexistent", "PIP_CONFIG_FILE": os.devnull}
 
 
@@ -81,7 +82,10 @@ def demo(build):
 
 
 def stored(number):
-    """A letter as RETR gives it: the lines without their ends."""
+    """A letter, or behind them all the bulletin, as RETR gives it: the lines without their ends."""
+    if number == COUNT:
+        octets = (TREE / "bulletins" / "23.pophost_down_sunday").read_bytes()
+        return addressed(octets, "demo", os.uname().nodename).splitlines()[1:]
     return letters()[number - 1][1].replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
 
 
@@ -126,6 +130,27 @@ def test_every_letter_arrives_as_it_was_written_and_as_long_as_announced(demo, m
             _, lines, _ = client.retr(number)
             assert lines == stored(number), number
             assert sum(len(line) + 2 for line in lines) == size, number
+
+
+def test_the_first_poll_finds_a_bulletin_and_the_next_ones_none(demo):
+    with demo.session() as client:
+        assert b"To: demo@" + os.uname().nodename.encode() in client.retr(COUNT)[1]
+    for _ in range(3):
+        with demo.session() as client:
+            assert client.stat()[0] == COUNT
+
+
+def test_another_bulletin_is_found_as_it_is_told(tmp_path):
+    demo = Demo(tmp_path, environment=NO_PACKAGES)
+    try:
+        with demo.session() as client:
+            assert client.stat()[0] == COUNT
+        subprocess.run(re.search(r"next login to find:\n +(cp .*)\n", demo.said())[1], shell=True, check=True)
+        with demo.session() as client:
+            assert client.stat()[0] == COUNT + 1
+    finally:
+        said = demo.interrupt()
+    assert "notice: Bulletin" not in said and "Traceback" not in said
 
 
 def test_another_password_is_refused(demo):
@@ -260,7 +285,7 @@ def test_popper_finds_the_letters_that_were_written():
     assert found == [text for _, text in letters()]
 
 
-@pytest.mark.parametrize("number", range(1, COUNT + 1))
+@pytest.mark.parametrize("number", range(1, COUNT))
 def test_a_letter_is_well_formed(number):
     message = email.message_from_bytes(letters()[number - 1][1], policy=email.policy.default)
     for part in message.walk():

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popper.errors import ConfigError
-from popper.journal import Journal, masked, open_trace
+from popper.journal import Journal, followed, masked, open_trace, watched
 from popper.options import Options
 
 many = settings(deadline=None, max_examples=200, database=None, derandomize=True)
 LINE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 123]\d "
-                  r"\d\d:\d\d:\d\d \d{4} \[(\d+)\] (.*)\n")
+                  r"\d\d:\d\d:\d\d\.\d{3} \d{4} \[(\d+)\] (.*)\n")
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def refusal(path):
 # -- lines of the trace ----------------------------------------------------------------------------------------------
 
 def test_a_line_has_stamp_and_process_in_the_shape_of_the_original(path, trace):
-    """`Thu Nov 24 18:22:48 1996 [PID] TEXT`."""
+    """`Thu Nov 24 18:22:48.123 1996 [PID] TEXT`: the original's, with the milliseconds of Qpopper 4."""
     before = int(time.time())
     journal(trace).notice("Stats: joe 0 0 0 0 host 10.0.0.1")
     line = path.read_text()
     assert LINE.fullmatch(line).group(3, 4) == (str(os.getpid()), "Stats: joe 0 0 0 0 host 10.0.0.1")
-    assert before <= time.mktime(time.strptime(line[:24])) <= time.time()
+    assert before <= time.mktime(time.strptime(line[:19] + line[23:28])) <= time.time()
 
 
 def test_every_severity_goes_to_the_trace(path, trace):
@@ -294,3 +294,97 @@ def test_no_case_and_no_spacing_lets_a_secret_through(before, command, between, 
     line = before + command.replace(b" ", between) + between + between.join(secret) + after
     assert b"SECRET" not in masked(line)
     assert masked(line).endswith(b" xxxxxxxxx")
+
+
+# -- a trace of one user or address ----------------------------------------------------------------------------------
+
+@pytest.fixture
+def syslogged(monkeypatch):
+    """[(severity, text), ...] that went to syslog."""
+    lines = []
+    monkeypatch.setattr("popper.journal.syslog.syslog", lambda level, text: lines.append((level, text)))
+    return lines
+
+
+def watching(path, *who):
+    return Journal("popper", _with({}, trace_file=str(path)), None, frozenset(who))
+
+
+def _with(settings, **more):
+    options = Options()
+    for name, value in {**settings, **more}.items():
+        setattr(options, name, value)
+    return options
+
+
+def test_who_is_watched_is_traced_from_the_beginning_and_syslog_goes_on(path, syslogged):
+    log = watching(path, "joe")
+    log.debug('Received: "user joe"')
+    log.notice("before")
+    assert not path.exists()
+    log.concerns("joe")
+    log.debug("after")
+    texts = [LINE.fullmatch(line).group(4) for line in path.read_text().splitlines(True)]
+    assert texts == ['Received: "user joe"', "before", f'Tracing session of "joe" in file "{path}"', "after"]
+    assert syslogged == [(levels.LOG_NOTICE, "before"), (levels.LOG_NOTICE, texts[2])]
+    os.close(log.trace)
+
+
+def test_who_is_not_watched_leaves_no_trace(path, syslogged):
+    log = watching(path, "joe")
+    log.debug("a secret of ann's")
+    log.concerns("ann")
+    log.unconcerned()
+    log.concerns("joe")                      # too late: another user's lines are none of his
+    assert not path.exists() and not log.debugging and log.held == [] and syslogged == []
+
+
+def test_a_trace_that_cannot_be_opened_disturbs_nobody(tmp_path, syslogged):
+    log = watching(tmp_path / "none" / "trace", "joe")
+    log.concerns("joe")
+    log.debug("lost")
+    assert len(syslogged) == 1 and "Unable to open trace file" in syslogged[0][1] and not log.debugging
+
+
+def test_a_trace_of_all_has_no_use_for_names(path, trace):
+    options = Options()
+    options.trace_file = str(path) + ".other"
+    log = Journal("popper", options, trace, frozenset(["joe"]))
+    log.concerns("joe")
+    log.unconcerned()
+    assert log.debugging and not os.path.exists(options.trace_file)
+
+
+def test_what_is_held_back_is_bounded(path, syslogged):
+    log = watching(path, "joe")
+    for number in range(5000):
+        log.debug(str(number))
+    assert len(log.held) == 1000
+
+
+def test_watched_are_those_of_the_configuration_and_those_asked_for_until_their_time_is_over(tmp_path):
+    for name, until in {"ann": time.time() + 60, "bob": time.time() - 1, "192.0.2.1": time.time() + 60}.items():
+        (tmp_path / name).write_text(f"{until:.0f}\n")
+    (tmp_path / "eve").write_text("for ever\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "ann")
+    assert watched(_with({}, trace_dir=str(tmp_path), trace_user=("joe",))) == {"joe", "ann", "192.0.2.1"}
+    assert watched(_with({}, trace_dir=str(tmp_path / "none"))) == frozenset()
+
+
+def test_bodies_are_wanted_only_by_name_and_only_in_a_trace(trace):
+    assert not journal(trace).bodies and not journal(None, trace_bodies=True).bodies
+    assert journal(trace, trace_bodies=True).bodies
+
+
+def test_a_file_that_was_renamed_is_opened_anew(path):
+    first = open_trace(str(path))
+    assert followed(first, str(path)) == first
+    path.rename(path.with_suffix(".1"))
+    second = followed(first, str(path))
+    assert second != first and os.path.samestat(os.fstat(second), path.stat())
+    path.unlink()
+    path.mkdir()
+    assert followed(second, str(path)) == second
+    os.close(first)
+    os.close(second)

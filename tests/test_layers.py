@@ -9,17 +9,25 @@ PACKAGE = Path(__file__).resolve().parent.parent / "popper"
 LEVELS = (
     "popper errors account tally library",
     "wire maildrop options peer journal channel privilege submit"
-    " storage storage.scan storage.identity storage.locks storage.redo auth auth.crypt auth.file auth.getpw",
-    "storage.mbox storage.memory storage.keeper xtnd",
-    "session login",
-    "serve",
+    " storage storage.scan storage.identity storage.locks storage.plan storage.record auth auth.crypt auth.file auth.getpw",
+    "storage.redo storage.held storage.keeper popbull xtnd",
+    "storage.mbox storage.memory bulletins session",
+    "login serve",
     "",                                      # prelogin, control: not yet
-    "inetd daemon",
-    "cli launch __main__",
+    "inetd daemon admin admin.usage admin.table admin.compose admin.logline",
+    "cli launch __main__ admin.console admin.logs admin.logins admin.page",
+    # what groups of popperctl have beside their commands
+    "admin.sums admin.plots admin.editor admin.shelf admin.readers admin.tracelines",
+    "admin.inspection admin.audience admin.owner admin.exports admin.report admin.traces admin.watches",
+    "admin.facts admin.traceview",
+    "admin.explain admin.following admin.replay",
+    "admin.bulletin admin.mailbox admin.stats admin.trace",    # the groups of popperctl
+    "admin.main",
+    "admin.__main__",
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names.split()}
 SIDEWAYS = {"daemon": ("inetd",), "launch": ("cli",), "__main__": ("cli", "launch"), "auth": ("auth",)}
-ANY_NAME = ("library", "auth")               # may import by a name that is known at run time only
+ANY_NAME = ("library", "auth", "admin.main")      # may import by a name that is known at run time only
 
 # who: all of popper that it may import; whoever is not named here may import all that is below
 MAY = {
@@ -27,7 +35,9 @@ MAY = {
     "auth": "errors account library auth",
     "xtnd": "errors account wire maildrop",
     "session": "popper errors account wire maildrop xtnd",
-    "login": "popper errors account auth storage privilege options maildrop",
+    "popbull": "errors account storage.locks",
+    "bulletins": "errors account popbull storage.scan",
+    "login": "popper errors account tally auth storage bulletins privilege options maildrop",
     "serve": "popper errors account session channel wire journal tally",
 }
 # who: what it must not import besides, of popper or of Python
@@ -142,6 +152,8 @@ def test_every_module_imports_from_below_only():
     ("storage.locks must not import channel", {"storage.locks": "from popper import channel"}),
     ("storage.memory must not import session", {"storage.memory": "library('popper.session')"}),
     ("auth.file must not import storage.scan", {"auth.file": "import popper.storage.scan"}),
+    ("bulletins must not import storage.redo", {"bulletins": "from popper.storage.redo import Redo"}),
+    ("bulletins must not import options", {"bulletins": "from popper.options import Options"}),
     ("login must not import wire", {"login": "from popper import wire"}),
     ("serve must not import storage.mbox", {"serve": "from popper.storage.mbox import Mbox"}),
     ("serve must not import peer", {"serve": "from popper import peer"}),

@@ -29,6 +29,12 @@ class Journal:
         for severity in ("critical", "warning", "notice", "info", "debug"):
             setattr(self, severity, lambda text, severity=severity: self.lines.append((severity, text)))
 
+    def concerns(self, who):
+        pass
+
+    def unconcerned(self):
+        pass
+
     def at(self, severity):
         return [text for each, text in self.lines if each == severity]
 
@@ -133,7 +139,7 @@ def test_a_failure_is_logged_with_name_and_host_and_without_password(site, naps)
 
 def test_the_peer_is_settled_before_anybody_is_asked(site, naps, monkeypatch):
     told = []
-    peer = SimpleNamespace(name="pc", address="192.0.2.1", settle=lambda: told.append("peer") or "a false name")
+    peer = SimpleNamespace(name="pc", address="192.0.2.1", introduce=lambda log, spent: told.append("peer") or log.notice("a false name"))
 
     def authenticate(credentials, options):
         told.append("auth")
@@ -190,15 +196,16 @@ def test_a_login_that_fails_behind_the_session_lock_gives_it_back(site):
     assert site.left_over() == [] and site.logged("POP login by user") == []
 
 
-def test_mail_left_by_an_older_popper_is_told_of_and_kept(site):
+def test_mail_left_by_an_older_popper_is_put_in_front_and_told_of(site):
     site.deliver(mbox(ONE))
     left = site.spool / f".{USER}.pop"
     left.write_bytes(mbox(TWO))
     left.chmod(0o600)
     site.own(left)
     site.log_in().quit()
-    assert site.logged(f"{left} holds {len(mbox(TWO))} octets of mail that an older popper left there")
-    assert left.read_bytes() == mbox(TWO)
+    assert site.logged(f"{len(mbox(TWO))} octets of mail that an older popper left in {left} were put in front")
+    assert site.mailbox().read_bytes() == mbox(TWO, ONE)
+    assert not left.exists()
 
 
 def test_a_hashed_spool(site):

@@ -32,6 +32,7 @@ VALUES = {
     "bindto": ([("127.0.0.1", ("127.0.0.1", 110)), ("127.0.0.1:1110", ("127.0.0.1", 1110)), (":1110", ("", 1110)),
                 ("::1", ("::1", 110)), ("[::1]", ("::1", 110)), ("[::1]:1110", ("::1", 1110)), ("[::]:0", ("::", 0))],
                ["[::1", "[::1]1110", "127.0.0.1:pop3", "127.0.0.1:65536", "127.0.0.1:-1", "[::1]:x", ":+110"]),
+    "bulletin_max": (whole(1, 16777216), not_whole(1, 16777216)),
     "bulletins": (words("/var/spool/bulls"), NOT_A_PATH),
     "check_shell": (YES_NO, NOT_YES_NO),
     "debug": (YES_NO, NOT_YES_NO),
@@ -40,8 +41,12 @@ VALUES = {
                  ["local8", "LOCAL0", "kern", "LOG_MAIL", "mail news", "openlog"]),
     "fail_delay": (whole(0, 60), not_whole(0, 60)),
     "fsync": (YES_NO, NOT_YES_NO),
+    "group_bulletins": (YES_NO, NOT_YES_NO),
     "hostname": (words("mail.example.org", "localhost"), ["two words", "h\u00f6st", "a\tb", "\x1b[2J"]),
     "lock_timeout": (whole(0, 300), not_whole(0, 300)),
+    "locks": ([("dotlock", ("dotlock",)), ("fcntl  dotlock", ("fcntl", "dotlock")),
+               ("flock fcntl dotlock", ("flock", "fcntl", "dotlock"))],
+              ["none", "lockf", "Dotlock", "dotlock,fcntl", "dotlock fcntl dotlock", "fcntl fcntl"]),
     "log": (words("syslog", "stderr"), ["Syslog", "file", "/var/log/mail", "syslog stderr"]),
     "login_timeout": (whole(1, 3600), not_whole(1, 3600)),
     "lookup": (YES_NO, NOT_YES_NO),
@@ -51,12 +56,19 @@ VALUES = {
     "mailbox_format": (words("bsd", "sysv"), ["BSD", "mbox", "maildir", "bsd sysv"]),
     "maxsessions": (whole(1, 10000), not_whole(1, 10000)),
     "min_uid": (whole(1, 2**31), not_whole(1, 2**31)),
+    "new_user_bulletins": (whole(0, 1000), not_whole(0, 1000)),
     "password_file": (words("/etc/popper.users", "/with space/users"), NOT_A_PATH),
+    "popbull_dir": (words("/var/lib/popper", "/with space/popper"), NOT_A_PATH),
     "sendmail": (words("/usr/lib/sendmail"), [*NOT_A_PATH, "sendmail"]),
     "statistics": (YES_NO, NOT_YES_NO),
     "timeout": (whole(0, 86400), not_whole(0, 86400)),
     "trace": (words("/var/log/popper.trace"), NOT_A_PATH),
+    "trace_bodies": (YES_NO, NOT_YES_NO),
+    "trace_dir": (words("/run/popper/trace"), NOT_A_PATH),
+    "trace_file": (words("/var/log/popper.trace"), NOT_A_PATH),
+    "trace_user": ([("joe", ("joe",)), ("joe  192.0.2.1 ::1", ("joe", "192.0.2.1", "::1"))], ["j\u00f6", "joe \x7f"]),
     "update_on_abort": (YES_NO, NOT_YES_NO),
+    "update_status": (YES_NO, NOT_YES_NO),
     "xmit_max": (whole(0, 2**31), not_whole(0, 2**31)),
 }
 GOOD = [(directive, text, value) for directive, (good, _) in VALUES.items() for text, value in good]
@@ -107,8 +119,8 @@ def test_a_directive_without_value(directive):
 def test_every_default_is_a_value_that_could_be_given():
     for directive, (read, default, _) in DIRECTIVES.items():
         text = {True: "yes", False: "no"}.get(default) if isinstance(default, bool) else \
-            " ".join(default) if directive == "auth" else str(default)
-        if default not in ("", ("", 110)):
+            " ".join(default) if directive in ("auth", "locks") else str(default)
+        if default not in ("", (), ("", 110)):
             assert read(text) == default, directive
 
 

@@ -333,7 +333,7 @@ def test_the_trace_has_commands_replies_and_counts_and_no_secrets(site):
                   "+OK Message sent successfully", f"+OK Pop server at {HOST} signing off.",
                   f'POP login by user "{USER}"', "octets received, "):
         assert words in text, words
-    stamp = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4} \[%d\] \S.*" % pop.child
+    stamp = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d\.\d{3} \d{4} \[%d\] \S.*" % pop.child
     assert all(re.fullmatch(stamp, line) for line in text.splitlines())
     assert trace.stat().st_mode & 0o777 == 0o600
     assert site.log() == []

@@ -6,6 +6,9 @@ r"""Golden sessions: what a client and a server say to each other, written down,
     # words                   a comment
     @ mailbox FILE            another mailbox of that directory; `none`: there is no such file
     @ option WORDS            a line of popper.conf
+    @ bulletins DIRECTORY     the bulletins there are, out of that directory beside it
+    @ receipt WORDS           what stands in .popbull, escapes as below; `none`: there is no such file
+    @ leaves receipt WORDS    what the session must leave there, else it may not change
     @ not through DRIVER      that driver cannot show this
     @ client closes           at the end the client says no more; else the server has to close by itself
     C: words                  sent, with CRLF, or with nothing when it ends in \c
@@ -68,15 +71,18 @@ class Said:
 
 
 class Transcript:
-    """A transcript with its mailboxes. before, after: the mailbox's octets, None: no such file."""
+    """A transcript with its mailboxes. before, after: the mailbox's octets, None: no such file. receipt, left_receipt:
+    the same of .popbull. bulletins: their directory, or None."""
 
     def __init__(self, name: str) -> None:
         self.path = SESSIONS / f"{name}.txt"
         self.options: "list[str]" = []
         self.client_closes = False
         self.not_through: "set[str]" = set()
+        self.bulletins: "Path | None" = None
+        self.receipt: "bytes | None" = None
         self._lines: "list[tuple[int, bytes]]" = []
-        mailbox = f"{name}.mbox"
+        mailbox, left_receipt = f"{name}.mbox", ""
         for number, line in enumerate(self.path.read_bytes().split(b"\n"), 1):
             if line.endswith((b" ", b"\t")):
                 raise ValueError(f"{self.path}:{number}: ends in a space that cannot be seen")
@@ -89,6 +95,12 @@ class Transcript:
                 mailbox = words[2]
             elif words[1] == "option":
                 self.options.append(words[2])
+            elif words[1] == "bulletins":
+                self.bulletins = SESSIONS / words[2]
+            elif words[1] == "receipt":
+                self.receipt = _receipt(words[2])
+            elif words[1] == "leaves":
+                left_receipt = words[2].removeprefix("receipt ")
             elif words[1:] == ["client", "closes"]:
                 self.client_closes = True
             elif words[1] == "not":
@@ -98,6 +110,7 @@ class Transcript:
         self.before = None if mailbox == "none" else (SESSIONS / mailbox).read_bytes()
         after = SESSIONS / f"{name}.after.mbox"
         self.after = after.read_bytes() if after.exists() else self.before
+        self.left_receipt = _receipt(left_receipt) if left_receipt else self.receipt
 
     def said(self, host: str) -> "list[Said]":
         """All that is said, in order, with a server that calls itself `host`."""
@@ -121,6 +134,10 @@ class Transcript:
         lines = self.before.split(b"\n")
         for line in lines[int(first) - 1:int(last or first)]:
             yield (b"." if line.startswith(b".") else b"") + line.removesuffix(b"\r") + b"\r\n"
+
+
+def _receipt(words: str) -> "bytes | None":
+    return None if words == "none" else _plain(words.encode(), {})
 
 
 def _sent(words: bytes, values) -> bytes:

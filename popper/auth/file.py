@@ -20,6 +20,11 @@ def authenticate(user: str, password: bytes, options) -> "Account | None":
         return None
     if not verify(password, fields[1]):
         raise Denied("", "wrong password")
+    return account_of(user, fields, options)
+
+
+def account_of(user: str, fields: "list[bytes]", options) -> Account:
+    """Who the user of a line is, or Denied."""
     home = os.fsdecode(fields[5]) if len(fields) > 5 else ""
     if os.geteuid() != 0:
         return Account(user, home=home or os.path.expanduser("~"))
