@@ -1,0 +1,179 @@
+"""What every command of popperctl says, and how: to a person, to a program that asked with --json, to a terminal.
+
+Standard output is for what was asked for, standard error for trouble and for the progress of long work.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import time
+
+from popper.admin import table
+from popper.admin.usage import PROGRAM
+from popper.options import Options, settle
+
+BOLD, PLAIN, CLEAR_LINE = "\x1b[1m", "\x1b[m", "\r\x1b[K"
+COLOURS = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m"}
+
+
+class Failed(Exception):
+    """A command cannot go on. text: what, and what to do, in one line; status: an os.EX_*."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+
+
+class ReaderGone(Exception):
+    """Nobody reads standard output any longer, as behind `| head`."""
+
+
+def settled(arguments: dict) -> Options:
+    """The server's options out of the file that -C names, else /etc/popper.conf. Raises ConfigError."""
+    return settle([("config", arguments["-C"])] if arguments.get("-C") else [])
+
+
+class Console:
+    """out, err: text files. json: whether one JSON document was asked for; `say` is silent then."""
+
+    def __init__(self, out, err) -> None:
+        self.out = out
+        self.err = err
+        self.json = False
+        self.progressing: "Progress | None" = None
+        for stream in out, err:
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+
+    def say(self, text: str, colour: str = "") -> None:
+        """One line for a person."""
+        if not self.json:
+            self._write(self._coloured(table.plain(text), COLOURS.get(colour, "")) + "\n")
+
+    def say_all(self, text: str) -> None:
+        """Lines of our own for a person, as they are."""
+        self._write(text + "\n")
+
+    def octets(self, octets: bytes) -> None:
+        """Octets of a message as they are; a terminal gets lines of printable text."""
+        if self.out.isatty():
+            for line in octets.decode("utf-8", "surrogateescape").split("\n"):
+                self.say(line)
+            return
+        self.flush()
+        stream = getattr(self.out, "buffer", None)
+        self._to_reader(lambda: stream.write(octets) if stream else self.out.write(octets.decode("utf-8", "replace")))
+
+    def document(self, value) -> None:
+        """The JSON document, once in a command, when it was asked for; times in ISO 8601."""
+        if self.json:
+            self._write(json.dumps(value, indent=2, default=_as_json) + "\n")
+
+    def table(self, titles: "dict[str, str]", rows, colour=None) -> None:
+        """Rows (a dict each) as a table, or as the JSON document: then with all that is in them.
+
+        titles: {key: title} of the columns a person sees; colour: row -> "red", "green", "yellow" or "".
+        """
+        rows = list(rows)
+        self.document(rows)
+        if self.json:
+            return
+        columns = shutil.get_terminal_size().columns if self.out.isatty() else None
+        utf = "utf" in (getattr(self.out, "encoding", None) or "utf").lower()
+        head, *body = table.lines(titles, rows, columns, "…" if utf else "~")
+        self._write(self._coloured(head, BOLD) + "\n")
+        for row, line in zip(rows, body):
+            self._write(self._coloured(line, COLOURS.get(colour(row), "") if colour else "") + "\n")
+
+    def complain(self, text: str) -> None:
+        """One line on standard error, by the name of the program."""
+        self._hide_progress()
+        with contextlib.suppress(OSError):
+            self.err.write(f"{PROGRAM}: {table.plain(text)}\n")
+            self.err.flush()
+
+    def progress(self, what: str, total: int) -> "Progress":
+        """A context for long work: `add` to it what has been done of `total`. Seen on a terminal only."""
+        self.progressing = Progress(self.err, table.plain(what), total)
+        return self.progressing
+
+    def flush(self) -> None:
+        """To be called last: what a full disk or a closed pipe does not take is told here at the latest."""
+        self._to_reader(self.out.flush)
+
+    def _write(self, text: str) -> None:
+        self._hide_progress()
+        self._to_reader(lambda: self.out.write(text))
+
+    def _to_reader(self, act) -> None:
+        try:
+            act()
+        except BrokenPipeError:
+            raise ReaderGone from None
+        except OSError as error:
+            raise Failed(f"standard output: {error.strerror}", os.EX_IOERR) from None
+
+    def _hide_progress(self) -> None:
+        if self.progressing:
+            self.progressing.hide()
+
+    def _coloured(self, text: str, code: str) -> str:
+        plain = not code or not self.out.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return text if plain else code + text + PLAIN
+
+
+class Progress:
+    """One line on the terminal that is drawn over, at most ten times a second, and gone at the end."""
+
+    WIDTH = 24
+
+    def __init__(self, err, what: str, total: int) -> None:
+        self.err = err if err.isatty() and os.environ.get("TERM") != "dumb" else None
+        self.what = what
+        self.total = total
+        self.done = 0
+        self.begun = time.monotonic()
+        self.drawn = 0.0                     # when; 0: nothing is on the screen
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.hide()
+
+    def add(self, amount: int = 1) -> None:
+        """So much more is done."""
+        self.done += amount
+        now = time.monotonic()
+        if self.err and now - max(self.drawn, self.begun) >= 0.1:
+            self.drawn = now
+            self._put(CLEAR_LINE + table.cut(self.line(now), shutil.get_terminal_size().columns - 1))
+
+    def line(self, now: float) -> str:
+        """What is on the screen at a time."""
+        share = min(self.done / self.total, 1.0) if self.total else 0.0
+        bar = "#" * int(share * self.WIDTH)
+        left = (now - self.begun) * (1 - share) / share if share else 0
+        return f"{self.what} [{bar:.<{self.WIDTH}}] {share:4.0%}, {int(left) // 60}:{int(left) % 60:02} left"
+
+    def hide(self) -> None:
+        """Take the line away; the next `add` draws it again."""
+        if self.drawn:
+            self.drawn = 0.0
+            self._put(CLEAR_LINE)
+
+    def _put(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self.err.write(text)
+            self.err.flush()
+
+
+def _as_json(value):
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return str(value)

@@ -1,0 +1,249 @@
+"""Usage:
+  popperctl trace show [-C FILE] [--json] SESSION [FILE]...
+  popperctl trace explain [-C FILE] [--user USER] [--address ADDRESS]
+                          [--since WHEN] [--until WHEN] [--outcome HOW]
+                          [--json] [SESSION] [FILE]...
+  popperctl trace follow [-C FILE] [--user USER] [--address ADDRESS]
+                         [--sessions] [--json] [FILE]
+  popperctl trace replay [-C FILE] [--password-file FILE] [--pace] [--delete]
+                         [--json] SESSION HOST:PORT [FILE]...
+  popperctl trace on [-C FILE] [--for TIME] [--json] USER...
+  popperctl trace off [-C FILE] [--json] USER...
+  popperctl trace list [-C FILE] [--json]
+  popperctl trace [-C FILE] [--user USER] [--address ADDRESS] [--since WHEN]
+                  [--until WHEN] [--outcome HOW] [--json] [FILE]...
+
+Shows the sessions in a trace, popper's or Qpopper's: each in a line, one of them
+as a conversation, what went wrong, and as they come. Has the sessions of a user,
+or from an address, traced for a while. A FILE may be packed; without one it is
+the trace of the configuration.
+
+Options:
+  -C FILE               configuration, /etc/popper.conf if not given
+  --user USER           only sessions of this user
+  --address ADDRESS     only from this address, or network: 192.0.2.0/24
+  --since WHEN          only behind this: 2026-11-24, "2026-11-24 18:00", 18:00,
+                        today, yesterday, 7d, 12h or 10m (ago)
+  --until WHEN          only before this; a day is meant to its end
+  --outcome HOW         only what ended so: quit, closed, timeout, signal, refused
+                        (or auth, in-use, sys/temp, sys/perm), error, maildrop,
+                        open, unknown
+  --sessions            a line for each session when it has ended
+  --for TIME            how long: 30s, 10m, 2h, up to 7d; 10m if not given
+  --password-file FILE  its first line is the password; otherwise it is asked for
+  --pace                with the pauses that the client made
+  --delete              have QUIT delete what the session deleted
+  --json                one JSON document; "follow": one in each line
+
+Examples:
+  popperctl trace on joe --for 1h
+  popperctl trace follow --user joe
+  popperctl trace --outcome timeout --since today
+  popperctl trace show 4711
+  popperctl trace explain --user joe /var/log/popper.trace.1.gz /var/log/popper.trace
+  popperctl trace replay 4711 newhost:110
+"""
+
+import datetime
+import difflib
+import os
+import re
+
+from popper.admin import following, replay, traceview, usage, watches
+from popper.admin.console import Failed, settled
+from popper.admin.explain import History, explain
+from popper.admin.tracelines import UNITS, Reading, instant
+from popper.admin.traces import OUTCOMES, Choice, Named, Session, Sessions, exact, sessions
+
+MOST_NAMES = 20                # sessions that one name may mean, of those that are listed
+
+
+def run(arguments: dict, console) -> int:
+    options = settled(arguments)
+    for word, act in COMMANDS.items():
+        if arguments[word]:
+            return act(arguments, options, console)
+    return _table(arguments, options, console)
+
+
+def _table(arguments: dict, options, console) -> int:
+    choice, table = _choice(arguments), Sessions()
+    traces = Traces(_files(arguments["FILE"], options), table, console)
+    found = [session for session in traces if choice.fits(session)]
+    found.sort(key=lambda session: session.begun)
+    console.table(traceview.COLUMNS, [traceview.row(session, table.name(session)) for session in found],
+                  lambda row: traceview.colour(row["outcome"]))
+    return traces.status
+
+
+def _show(arguments: dict, options, console) -> int:
+    session, name = _find(arguments, options, console)
+    if console.json:
+        console.document(traceview.document(session, name))
+        return os.EX_OK
+    for text, colour in traceview.screen(session, name):
+        console.say(text, colour)
+    return os.EX_OK
+
+
+def _explain(arguments: dict, options, console) -> int:
+    text, names, wanted = arguments["SESSION"], arguments["FILE"], None
+    if text is not None and Named.SHAPE.fullmatch(text) and not os.path.exists(text):
+        wanted = Named(text)
+    elif text is not None:
+        names = [text, *names]
+    choice, table = _choice(arguments), Sessions(lambda pid, when: True)
+    history, told = History(table), []
+    traces = Traces(_files(names, options), table, console)
+    for session in traces:
+        findings = explain(session, history)
+        if choice.fits(session) and (wanted is None or wanted.fits(session.pid, session.begun)):
+            told.append((session, findings))
+    if wanted and not told:
+        raise _no_session(text)
+    told.sort(key=lambda pair: pair[0].begun)
+    console.document([_explained(session, findings, table) for session, findings in told])
+    for session, findings in told:
+        if findings or wanted:
+            console.say(traceview.brief(session, table.name(session)))
+        for finding in findings:
+            console.say("    " + finding.sentence(table.name), "yellow" if finding.fault else "")
+        if wanted and not findings:
+            console.say("    Nothing went wrong.", "green")
+    if not wanted:
+        fine = sum(not findings for _, findings in told)
+        console.say(f"{len(told)} session{'s' * (len(told) != 1)}; there is nothing to say of {fine}")
+    return traces.status
+
+
+def _explained(session: Session, findings: list, table: Sessions) -> dict:
+    return {**traceview.row(session, table.name(session)), "findings": [
+        {"kind": finding.kind, "fault": finding.fault, "text": finding.sentence(table.name),
+         "session": table.name(finding.other) if finding.other else None} for finding in findings]}
+
+
+def _follow(arguments: dict, options, console) -> int:
+    choice = _choice({**arguments, "--since": None, "--until": None, "--outcome": None})
+    path = arguments["FILE"][0] if arguments["FILE"] else options.trace or options.trace_file
+    following.follow(path, choice, arguments["--sessions"], console)
+    return os.EX_OK
+
+
+def _replay(arguments: dict, options, console) -> int:
+    replay.place(arguments["HOST:PORT"])     # a mistake should show before much is read
+    session, name = _find(arguments, options, console)
+    return replay.replay(session, name, arguments, console)
+
+
+COMMANDS = {"show": _show, "explain": _explain, "follow": _follow, "replay": _replay, "on": watches.on,
+            "off": watches.off, "list": watches.list_}
+
+
+# -- what is read ------------------------------------------------------------------------------------------------------
+
+def _files(names: "list[str]", options) -> "list[str]":
+    """The traces to read: those that are named, else those of the configuration that are there."""
+    for name in names:
+        close = difflib.get_close_matches(name, usage.commands(__doc__), 1)
+        if close and not os.path.exists(name):
+            meant = [form for form in usage.forms(__doc__) if form.split()[2] == name]
+            hint = f"expected: {meant[0]}" if meant else f'did you mean "trace {close[0]}"?'
+            raise Failed(f"{name}: No such file or directory; {hint}", os.EX_USAGE)
+    if names:
+        return names
+    places = list(dict.fromkeys(filter(None, (options.trace, options.trace_file))))
+    found = [place for place in places if os.path.exists(place)]
+    if not found:
+        raise Failed(f"{' and '.join(places)}: No such file or directory; popperctl trace on USER makes one",
+                     os.EX_NOINPUT)
+    return found
+
+
+class Traces:
+    """The sessions in files, as an iterable; what could not be read is told. status: then, that of the command."""
+
+    def __init__(self, names: "list[str]", table: Sessions, console) -> None:
+        self.reading = Reading(names, complain=console.complain)
+        self.table = table
+        self.console = console
+        self.status = os.EX_OK
+
+    def __iter__(self):
+        reading = self.reading
+        with self.console.progress("reading", sum(source.size for source in reading.sources)) as bar:
+            reading.tick = bar.add
+            yield from sessions(reading, self.table)
+        if reading.odd:
+            self.console.complain(f"{reading.odd} of {reading.lines} lines are none of a trace, and were left out")
+        if reading.broken:
+            self.status = os.EX_DATAERR
+
+
+def _find(arguments: dict, options, console) -> "tuple[Session, str]":
+    """The one session that is named, with its lines, and its name."""
+    text = arguments["SESSION"]
+    try:
+        wanted = Named(text)
+    except ValueError:
+        raise Failed(f'"{text}" is no session; write 4711, or 4711@18:22:48, as popperctl trace prints it',
+                     os.EX_USAGE) from None
+    table, found = Sessions(wanted.fits), []
+    for session in Traces(_files(arguments["FILE"], options), table, console):
+        if wanted.fits(session.pid, session.begun):
+            found.append(session)
+            for each in found[-2:] if len(found) > 1 else ():
+                each.lines = []              # nobody can tell which of them is meant; the names will do
+    if not found:
+        raise _no_session(text)
+    if len(found) > 1:
+        names = [f"{each.pid}@{exact(each.begun)}" for each in found[:MOST_NAMES]]
+        raise Failed(f"{text} may be any of {len(found)} sessions; name one of them: {', '.join(names)}"
+                     + (", ..." if len(found) > MOST_NAMES else ""), os.EX_DATAERR)
+    return found[0], table.name(found[0])
+
+
+def _no_session(text: str) -> Failed:
+    return Failed(f"there is no session {text}; popperctl trace lists them", os.EX_DATAERR)
+
+
+# -- what is wanted of it ----------------------------------------------------------------------------------------------
+
+def _choice(arguments: dict) -> Choice:
+    """The sessions that the options choose."""
+    now = datetime.datetime.now()
+    since, until = _time(arguments["--since"], now), _time(arguments["--until"], now, at_end=True)
+    if since and until and since >= until:
+        raise Failed("--since is not before --until: there is no time between them", os.EX_USAGE)
+    try:
+        Choice(address=arguments["--address"] or "")
+    except ValueError:
+        raise Failed(f'"{arguments["--address"]}" is neither an address nor a network', os.EX_USAGE) from None
+    try:
+        return Choice(arguments["--user"] or "", arguments["--address"] or "", arguments["--outcome"] or "",
+                      since and instant(since), until and instant(until))
+    except ValueError:
+        raise Failed(f'"{arguments["--outcome"]}" is no outcome; there is {", ".join((*OUTCOMES, *Choice.CODES))}',
+                     os.EX_USAGE) from None
+
+
+def _time(text: "str | None", now: datetime.datetime, at_end: bool = False) -> "datetime.datetime | None":
+    """The time that somebody means. at_end: of a day the end is meant."""
+    if text is None:
+        return None
+    today = datetime.datetime.combine(now.date(), datetime.time())
+    day = {"today": today, "yesterday": today - datetime.timedelta(days=1)}.get(text)
+    try:
+        if ago := re.fullmatch(r"(\d{1,5})([smhd])", text, re.A):
+            return now - datetime.timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
+        if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text, re.A):
+            return datetime.datetime.combine(now.date(), datetime.time.fromisoformat(text))
+        if day is None and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.A):
+            day = datetime.datetime.fromisoformat(text)
+        if day is not None:
+            return day + datetime.timedelta(days=at_end)
+        if re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", text, re.A):
+            return datetime.datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        pass
+    raise Failed(f'"{text}" is no time; write 2026-11-24, "2026-11-24 18:00", 18:00, today, yesterday, 7d, 12h or 10m',
+                 os.EX_USAGE)

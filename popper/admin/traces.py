@@ -1,0 +1,351 @@
+"""Sessions out of the lines of a trace: each line told to its session by the process, a session out when it has ended.
+
+A session goes from `Servicing request` to `Ended by`, in Qpopper's to `Ending request` (ucb-popper.md 9); numbers of
+processes come again. Memory grows with the sessions that are open at one time.
+"""
+
+import collections
+import ipaddress
+import re
+
+from popper.admin.tracelines import moment
+
+MOST_OPEN = 100000             # sessions that are open at one time; a killed one is until its number comes again
+MOST_ENDING = 1000             # sessions whose last line may still come
+MOST_LINES = 200000            # lines that are kept of a session
+MOST_PIDS = 1 << 22            # numbers that Linux gives to processes
+
+QUIT, CLOSED, TIMEOUT, SIGNAL = "quit", "closed", "timeout", "signal"
+REFUSED, ERROR, MAILDROP, OPEN, UNKNOWN = "refused", "error", "maildrop", "open", "unknown"
+# outcome: how a person is told
+OUTCOMES = {QUIT: "by QUIT", CLOSED: "by the client, without QUIT", TIMEOUT: "by a timeout", SIGNAL: "by a signal",
+            REFUSED: "by a refusal", ERROR: "by an error of popper's", MAILDROP: "with the maildrop", OPEN: "",
+            UNKNOWN: "in a way that the trace does not tell"}
+_ENDINGS = (("QUIT", QUIT), ("the client", CLOSED), ("a timeout", TIMEOUT), ("a signal", SIGNAL),
+            ("a refusal", REFUSED), ("an error", ERROR), ("the maildrop", MAILDROP))
+_LOST = (("POP EOF", CLOSED), ("POP hangup", SIGNAL), ("POP timeout", TIMEOUT))
+
+_SERVICING = re.compile(r'\(v[^\s()]{1,64}\) Servicing request from "([^"]*)" at (\S+)', re.A)
+_ENDING = re.compile(r'\(v[^\s()]{1,64}\) Ending request from "([^"]*)" at (?:\(([^()]*)\) )?(\S+?)'
+                     r"(?:: (\d{1,18}) octets received, (\d{1,18}) sent)?$", re.A)
+_LOGIN = re.compile(r'\(v[^\s()]{1,64}\) POP login by user "([^"]*)" at \(([^()]*)\) (\S+)', re.A)
+_ENDED = re.compile(r"Ended (?:by|with) ([^;]*)(?:; (.*))?$", re.A)
+_SPENT = re.compile(r"([A-Za-z]{1,20}) (\d{1,9}\.\d{1,6})\b", re.A)
+_SECONDS = re.compile(r" (?:after|took|in) (\d{1,9}\.\d{1,6}) s\b", re.A)
+_SENT = re.compile(r"Sent (\d{1,18}) octets(?: in (\d{1,9}\.\d+) s, (\d{1,9}\.\d+) s of it waiting for the client)?$",
+                   re.A)
+_IS = re.compile(r"Client (\S+) is (\S+?), after ", re.A)
+_CODE = re.compile(r"-ERR \[([A-Z][A-Z/-]{1,30})\]", re.A)
+_ANNOUNCED = re.compile(r"\+OK (\d{1,18}) octets", re.A)
+# what is in a complaint of Qpopper's that has no code: the code that it would have today
+_MEANT = (("password supplied for", "AUTH"), ("lock busy", "IN-USE"), ("being unlocked", "IN-USE"))
+# beginning of a line that says how long something took: what for
+_TOOK = (("Client ", "DNS"), ("Locks of ", "locks"), ("Session lock of ", "locks"),
+         ("Authentication took ", "authentication"), ("Scan of ", "scan"), ("Update of ", "disk"))
+FAIL_DELAY = "fail_delay"      # what a wrong password is made to wait, by the directive of that name
+
+
+class Session:
+    """What is known of one session, growing with its lines.
+
+    begun, last: times of its first and latest line; logged_in: when, or None; outcome: one of OUTCOMES; code: of the
+    last -ERR that had one; waits: {what for: seconds}; longest: (seconds, what for); lines: [(when, text), ...] where
+    they are kept, without those of texts of messages; left_out: how many are missing in it.
+    """
+
+    __slots__ = ("pid", "begun", "last", "ours", "serviced", "host", "address", "user", "logged_in", "commands",
+                 "word", "received", "sent", "outcome", "code", "over", "waits", "longest", "lines", "left_out",
+                 "_counted", "_how", "_failed", "_awaits")
+
+    def __init__(self, pid: int, when: float, ours: bool, keeps: bool = False) -> None:
+        self.pid = pid
+        self.begun = self.last = when
+        self.ours = ours                     # popper's, not Qpopper's
+        self.serviced = self.over = self._failed = self._awaits = False
+        self.host = self.address = self.user = self.word = self.code = self._how = ""
+        self.logged_in: "float | None" = None
+        self.commands = self.received = self.left_out = self._counted = 0
+        self.sent: "int | None" = None
+        self.outcome = OPEN
+        self.waits: "dict[str, float]" = {}
+        self.longest = (0.0, "")
+        self.lines: "list[tuple[float, str]] | None" = [] if keeps else None
+
+    def take(self, when: float, text: str) -> None:
+        """One more line."""
+        gap = when - self.last if when > self.last else 0.0
+        self.last = when
+        if self.lines is not None:
+            if text.startswith("Sending line ") or len(self.lines) >= MOST_LINES:
+                self.left_out += 1
+            else:
+                self.lines.append((when, text))
+        act = _ACTS.get(text[:2])
+        if act is not None and act(self, text, gap):
+            return
+        if "-ERR " in text and (text[0] == "-" or ": -ERR " in text):
+            self._complained(text, gap)
+        elif gap:
+            self._waited("popper", gap)
+
+    def close(self) -> None:
+        """No line comes any more."""
+        if self.outcome == OPEN and self.over:
+            self.outcome = self._how or (QUIT if self.word == "quit" else
+                                         REFUSED if self.code and self.logged_in is None else UNKNOWN)
+        if self.sent is None:
+            self.sent = self._counted
+
+    @property
+    def is_one(self) -> bool:
+        """Whether this is a session, and not what a daemon, say, has to tell."""
+        return self.serviced or bool(self.commands or self.user)
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasted, as far as is known."""
+        return max(0.0, self.last - self.begun)
+
+    # Each of these takes a line that begins as `_ACTS` says; -> whether it was one of its kind.
+
+    def _asked(self, text: str, gap: float) -> bool:
+        if not text.startswith('Received: "'):
+            return False
+        self.commands += 1
+        if gap:
+            self._waited("client", gap)
+        words = text[11:-1].split(None, 2) or [""]
+        self.word = words[0].lower()
+        self._awaits = True
+        if self.logged_in is None and self.word in ("user", "apop") and len(words) > 1:
+            self.user = words[1]
+        return True
+
+    def _answered(self, text: str, gap: float) -> bool:
+        self._counted += len(text) + 2
+        if gap:
+            self._waited(FAIL_DELAY if self._failed else "popper", gap)
+        self._failed = False
+        answers, self._awaits = self._awaits, False      # Qpopper signs off with a +OK behind its -ERR
+        if answers and self.logged_in is None and self.word in ("pass", "apop", "rpop", "auth"):
+            self.logged_in = self.last
+        elif not self.ours and self.word == "retr":
+            announced = _ANNOUNCED.match(text)
+            self._counted += int(announced[1]) if announced else 0
+        return True
+
+    def _gave(self, text: str, gap: float) -> bool:
+        if text.startswith("Sending line "):             # what that waits for is the client
+            self._waited("client", gap)
+            return True
+        found = _SENT.match(text)
+        if not found:
+            return text.startswith("Session lock of ") and self._took(text, gap)
+        self._counted += int(found[1])
+        spent, waiting = float(found[2] or 0), float(found[3] or 0)
+        self._waited("client", waiting)
+        self._waited("popper", spent - waiting)
+        return True
+
+    def _took(self, text: str, gap: float) -> bool:
+        for beginning, what in _TOOK:
+            if text.startswith(beginning) and (found := _SECONDS.search(text)):
+                self._waited(what, float(found[1]))
+                if what == "DNS" and (found := _IS.match(text)):
+                    self.host = found[2]
+                return True
+        self._failed = self._failed or text.startswith("Login of ")
+        return False
+
+    def _told(self, text: str, gap: float) -> bool:
+        if found := _SERVICING.match(text):
+            self.serviced = True
+            self.host, self.address = found[1], found[2]
+        elif found := _LOGIN.match(text):
+            self.user, self.host, self.address = found.groups()
+            self.logged_in = self.last
+        elif found := _ENDING.match(text):
+            self.over = True
+            self.host, self.address = found[2] or self.host, found[3]
+            if found[2] is not None and found[1] != "(null)":    # UCB names the host there
+                self.user = found[1]
+            if found[4]:
+                self.received, self.sent = int(found[4]), int(found[5])
+        elif ") Timeout (" in text:
+            self._how = TIMEOUT
+            self._waited("client", gap)
+        else:
+            return False
+        return True
+
+    def _ended(self, text: str, gap: float) -> bool:
+        found = _ENDED.match(text)
+        if not found:
+            return False
+        self.over = True
+        self.outcome = next((outcome for words, outcome in _ENDINGS if found[1].startswith(words)), UNKNOWN)
+        self.waits.update({what: float(seconds) for what, seconds in _SPENT.findall(found[2] or "") if what != "all"})
+        return True
+
+    def _listed(self, text: str, gap: float) -> bool:
+        return not gap and text[:4] == "Msg " and text[4:5].isdigit()
+
+    def _transmitted(self, text: str, gap: float) -> bool:
+        if not text.startswith("Pop transmit"):
+            return False
+        self._waited("client", gap)
+        return True
+
+    def _complained(self, text: str, gap: float) -> None:
+        self._waited(FAIL_DELAY if self._failed else "client" if "-ERR POP " in text else "popper", gap)
+        self._failed = self._awaits = False
+        found = _CODE.search(text)
+        if found:
+            self.code = found[1]
+        elif not self.ours:
+            self.code = next((code for words, code in _MEANT if words in text.lower()), self.code)
+        if "-ERR POP " in text:
+            self._how = next((how for words, how in _LOST if words in text), self._how)
+        if text.startswith("-"):
+            self._counted += len(text) + 2
+
+    def _waited(self, what: str, seconds: float) -> None:
+        if seconds > 0:
+            self.waits[what] = self.waits.get(what, 0.0) + seconds
+            if seconds > self.longest[0]:
+                self.longest = (seconds, what)
+
+
+_ACTS = {"Re": Session._asked, "+O": Session._answered, "Se": Session._gave, "(v": Session._told, "En": Session._ended,
+         "Ms": Session._listed, "Po": Session._transmitted,
+         **{beginning[:2]: Session._took for beginning, _ in _TOOK if beginning[:2] != "Se"}}
+
+
+class Sessions:
+    """Takes lines in and puts them together. ended: sessions of which no line comes any more, to be taken out.
+    keeps(pid, when): whether the session that begins then is to keep its lines."""
+
+    def __init__(self, keeps=lambda pid, when: False) -> None:
+        self.keeps = keeps
+        self.open: "dict[int, Session]" = {}
+        self.ended: "list[Session]" = []
+        self.ending: "collections.deque[Session]" = collections.deque()
+        self.pids = bytearray()              # by number of process: how many sessions, 2 for more
+
+    def add(self, when: float, pid: int, text: str, ours: bool = True) -> Session:
+        """The session that a line belongs to."""
+        session = self.open.get(pid)
+        if session is None or (session.serviced and text[:1] in "(TD" and _begins(text)):
+            if session is not None:
+                self._close(session)
+            elif len(self.open) >= MOST_OPEN:
+                self._close(next(iter(self.open.values())))
+            session = self.open[pid] = Session(pid, when, ours, self.keeps(pid, when))
+        over = session.over
+        session.take(when, text)
+        if session.over:
+            if session.outcome != OPEN or session.sent is None:          # Qpopper says no more than that
+                self._close(session)
+            elif not over:
+                self.ending.append(session)
+                if len(self.ending) > MOST_ENDING:
+                    self._close(self.ending.popleft())
+        return session
+
+    def rest(self) -> None:
+        """There are no more lines: what is open goes to `ended` as it is."""
+        for session in list(self.open.values()):
+            self._close(session)
+
+    def name(self, session: Session) -> str:
+        """What to call a session: its process, with the time where that number came more than once."""
+        known = session.pid < MOST_PIDS and self.pids[session.pid:session.pid + 1] in (b"", b"\0", b"\1")
+        return str(session.pid) if known else f"{session.pid}@{moment(session.begun):%H:%M:%S}"
+
+    def _close(self, session: Session) -> None:
+        if self.open.get(session.pid) is not session:
+            return
+        del self.open[session.pid]
+        session.close()
+        if session.is_one:
+            self.ended.append(session)
+            if session.pid < MOST_PIDS:
+                if session.pid >= len(self.pids):
+                    self.pids.extend(bytes(session.pid + 1 - len(self.pids)))
+                self.pids[session.pid] = min(2, self.pids[session.pid] + 1)
+
+
+def _begins(text: str) -> bool:
+    """Whether this is the first line of a session."""
+    return text.startswith(("Tracing session and debugging ", "Debugging turned on")) or bool(_SERVICING.match(text))
+
+
+def sessions(lines, table: Sessions):
+    """The sessions that lines make up, each when it has ended, those without an end last."""
+    for line in lines:
+        table.add(*line)
+        if table.ended:
+            yield from table.ended
+            table.ended.clear()
+    table.rest()
+    yield from table.ended
+    table.ended.clear()
+
+
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+class Named:
+    """The sessions that a name means: PID, PID@HH:MM:SS, PID@YYYY-MM-DDTHH:MM:SS, as any fraction of a second may
+    follow. Raises ValueError for what is no name."""
+
+    SHAPE = re.compile(r"(\d{1,10})(?:@((?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(?:\.\d{1,3})?))?", re.A)
+
+    def __init__(self, name: str) -> None:
+        found = self.SHAPE.fullmatch(name)
+        if not found:
+            raise ValueError(name)
+        self.pid = int(found[1])
+        self.time = found[2] or ""
+
+    def fits(self, pid: int, begun: float) -> bool:
+        """Whether it means the session of a process that began then."""
+        if pid != self.pid:
+            return False
+        full = exact(begun)
+        return not self.time or (full if "T" in self.time else full.partition("T")[2]).startswith(self.time)
+
+
+def exact(seconds: float) -> str:
+    """A time as it may stand in the name of a session, to the millisecond."""
+    return moment(seconds).isoformat(timespec="milliseconds")
+
+
+class Choice:
+    """Which sessions are wanted: of a user, from an address or network, with an outcome or the code of a refusal, some
+    of which lies between two times. Raises ValueError for an address or outcome that is none."""
+
+    CODES = ("auth", "in-use", "sys/temp", "sys/perm")
+
+    def __init__(self, user: str = "", address: str = "", outcome: str = "", since: "float | None" = None,
+                 until: "float | None" = None) -> None:
+        self.user = user
+        self.network = ipaddress.ip_network(address, strict=False) if address else None
+        self.outcome = outcome.lower()
+        self.since = since
+        self.until = until
+        if self.outcome and self.outcome not in (*OUTCOMES, *self.CODES):
+            raise ValueError(outcome)
+
+    def fits(self, session: Session) -> bool:
+        """Whether a session is wanted."""
+        code = session.code.lower() if session.outcome == REFUSED else ""
+        return ((not self.user or session.user == self.user) and (self.network is None or self._has(session.address))
+                and (not self.outcome or self.outcome in (session.outcome, code))
+                and (self.since is None or session.last >= self.since)
+                and (self.until is None or session.begun <= self.until))
+
+    def _has(self, address: str) -> bool:
+        try:
+            return ipaddress.ip_address(address) in self.network
+        except ValueError:
+            return False

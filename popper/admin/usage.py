@@ -1,0 +1,45 @@
+"""The docopt text of a group, read without docopt: for help, for complaints, for the tests.
+
+A group's text begins with `Usage:` and one line for each command; a line that is indented further goes on with the one
+before. Options stand behind `Options:`, the short form first.
+"""
+
+PROGRAM = "popperctl"
+
+
+def forms(text: str) -> "list[str]":
+    """The lines of the usage, each in one: `popperctl mailbox repair [-C FILE] FILE...`."""
+    found: "list[str]" = []
+    for line in text.partition("Usage:\n")[2].partition("\n\n")[0].splitlines():
+        words = line.split()
+        if words and words[0] == PROGRAM:
+            found.append(" ".join(words))
+        elif words:
+            found[-1] += " " + " ".join(words)
+    return found
+
+
+def commands(text: str) -> "list[str]":
+    """The second words: `repair` of `popperctl mailbox repair`; nothing for a group that is a command itself."""
+    return list(dict.fromkeys(filter(None, map(command, forms(text)))))
+
+
+def command(form: str) -> str:
+    """The command in one form of the usage; "": it is its group itself that is called."""
+    words = form.split()[2:3]
+    return words[0] if words and words[0].islower() and words[0].replace("-", "").isalnum() else ""
+
+
+def options(form: str) -> "list[str]":
+    """The options in one form of the usage."""
+    return [word for word in form.translate(str.maketrans("[]()|=", "      ")).split() if word.startswith("-")]
+
+
+def synonyms(text: str) -> "dict[str, str]":
+    """{either form of an option: the other one} for those that have two."""
+    found = {}
+    for line in text.splitlines():
+        names = [word for word in line[2:].partition("  ")[0].replace(",", " ").split() if word.startswith("-")]
+        if line.startswith("  -") and len(names) == 2:
+            found.update({names[0]: names[1], names[1]: names[0]})
+    return found
