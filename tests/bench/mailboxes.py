@@ -7,7 +7,7 @@ import os
 import random
 from pathlib import Path
 
-SHAPES = {"empty": (0, 0), "fetch": (200, 10_000_000), "big": (20_000, 1_000_000_000)}
+SHAPES = {"empty": (0, 0), "fetch": (200, 10_000_000), "large": (2000, 100_000_000), "big": (20_000, 1_000_000_000)}
 LONGEST, SHORTEST = 4_000_000, 1500
 HEADER = """\
 From sender{n}@lists.example.net Mon Mar  4 10:{minute:02}:00 2024

@@ -87,26 +87,28 @@ class Server:
 
 
 class Popper(Server):
-    """popper under tcpserver, with a password file and a mailbox of its own: as nobody for root, else as oneself."""
+    """popper under tcpserver, with a password file and a mailbox of its own: as nobody for root, else as oneself.
+    directive: one more line of its configuration."""
 
-    def __init__(self, python: Python, launcher: Path, place: Path) -> None:
-        super().__init__(f"popper {python.version}")
-        self.mail = place / "mail"
-        self.mail.mkdir(parents=True)
+    def __init__(self, python: Python, launcher: Path, place: Path, directive: str = "") -> None:
+        super().__init__(_popper_name(python, directive))
+        place = place / self.name.replace(" ", "-")
+        mail = place / "mail"
+        mail.mkdir(parents=True)
         os.chmod(place, 0o755)
-        (place / "popper.conf").write_text(CONFIGURATION.format(place=place))
+        self.path = mail / USER
+        (place / "popper.conf").write_text(CONFIGURATION.format(place=place) + directive + "\n")
         (place / "users").write_text(f"{USER}:{HASH}:{NOBODY}:{NOBODY}::/:\n")
         if os.geteuid() == 0:
-            os.chown(self.mail, NOBODY, NOBODY)
+            os.chown(mail, NOBODY, NOBODY)
         self.start_tcpserver(str(launcher), "-C", str(place / "popper.conf"))
 
     def fill(self, mailbox: Path) -> None:
-        path = self.mail / USER
-        path.unlink(missing_ok=True)
-        shutil.copyfile(mailbox, path)
+        self.path.unlink(missing_ok=True)
+        shutil.copyfile(mailbox, self.path)
         if os.geteuid() == 0:
-            os.chown(path, NOBODY, NOBODY)
-        _make_old(path)
+            os.chown(self.path, NOBODY, NOBODY)
+        _make_old(self.path)
 
 
 class Bare(Server):
@@ -127,6 +129,7 @@ class OfTheSystem(Server):
     def __init__(self, name: str, scripts: Path, number: int) -> None:
         user = f"pop{number:04}"
         super().__init__(name, user, f"pw-{user}")
+        self.path = Path("/var/mail") / user
         self.scripts = scripts
 
     def fill(self, mailbox: Path) -> None:
@@ -135,16 +138,22 @@ class OfTheSystem(Server):
 
     def stop(self) -> None:
         super().stop()
-        for left in Path("/var/mail").glob(f"*{self.user}*"):
+        for left in self.path.parent.glob(f"*{self.user}*"):
             left.unlink()
 
 
 class SystemPopper(OfTheSystem):
-    """popper under tcpserver, as an administrator has it; only that it looks up no names, as the others do not."""
+    """popper under tcpserver, as an administrator has it; only that it looks up no names, as the others do not.
+    directive: a line of configuration, for which a file is made in `place`."""
 
-    def __init__(self, python: Python, launcher: Path, scripts: Path, number: int) -> None:
-        super().__init__(f"popper {python.version}", scripts, number)
-        self.start_tcpserver(str(launcher), "-R")
+    def __init__(self, python: Python, launcher: Path, scripts: Path, number: int, place: Path, directive: str) -> None:
+        super().__init__(_popper_name(python, directive), scripts, number)
+        flags = ["-R"]
+        if directive:
+            configuration = place / f"{self.user}.conf"
+            configuration.write_text(directive + "\n")
+            flags += ["-C", str(configuration)]
+        self.start_tcpserver(str(launcher), *flags)
 
 
 class Other(OfTheSystem):
@@ -221,6 +230,10 @@ def set_up_others(scripts: Path) -> None:
     if not all(path.exists() for path in wanted):
         print("fetching the other servers ...", file=sys.stderr)
         subprocess.run([scripts / "run_peers.sh", "setup"], check=True, stdout=subprocess.DEVNULL)
+
+
+def _popper_name(python: Python, directive: str) -> str:
+    return f"popper {python.version}{directive and ', ' + directive}"
 
 
 def _make_cgroup(name: str) -> "Path | None":
