@@ -5,6 +5,7 @@ store together with the new receipt, as one step that no crash splits. What is w
 a receipt makes a line in the log, and never stops a login.
 """
 
+import errno
 import grp
 import os
 
@@ -14,6 +15,9 @@ from popper.popbull import DIGITS_MOST, READ, Damaged, Popbull, popbull_path, to
 from popper.storage.scan import ENVELOPE_MOST, is_envelope
 
 BATCH = 8388608                # octets of bulletins that are added in one step; memory needs room for them
+
+# what keeps a file from being opened until somebody does something about it
+LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EISDIR)
 
 
 class Board:
@@ -74,7 +78,10 @@ class Board:
         """Yield (messages, number of the last of them) for all that is due, as the user is to get it, in order."""
         messages, size, highest = [], 0, 0
         for number, name in self._due(directory, last):
-            octets = self._wanted(directory, name)
+            try:
+                octets = self._wanted(directory, name)
+            except Refused:                  # it may pass: nothing behind this one before it, or it would never come
+                break
             if octets is None:
                 continue
             if messages and size + len(octets) > BATCH:
@@ -99,7 +106,8 @@ class Board:
                 yield before
 
     def _wanted(self, directory: int, name: str) -> "bytes | None":
-        """A bulletin that is due, ready for the store; None: it is not for this user, or there is something wrong."""
+        """A bulletin that is due, ready for the store; None: it is not for this user, or there is something wrong.
+        Raises Refused for trouble that may pass."""
         try:
             if self.options.group_bulletins and not self._is_meant(name):
                 self.log.debug(f"Bulletin {_shown(name)} is not for {self.account.user}: not of its group")
@@ -107,6 +115,8 @@ class Board:
             octets = read_bulletin(directory, name, self.options.bulletin_max)
         except Refused as bad:
             self.log.notice(bad.text)
+            if bad.code == TEMPORARY:
+                raise
             return None
         return addressed(octets, self.account.user, self.options.hostname or os.uname().nodename)
 
@@ -202,7 +212,8 @@ def read_bulletin(directory: int, name: str, most: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise Refused(f"Unable to open bulletin file {_shown(name)}: {told(error)}") from None
+        code = "" if error.errno in LASTING else TEMPORARY
+        raise Refused(f"Unable to open bulletin file {_shown(name)}: {told(error)}", code) from None
     if len(octets) > most:
         raise _bad(name, f"has more than {most} octets")
     if not octets:

@@ -137,6 +137,8 @@ def _spool_group(account: Account, path: str) -> "int | None":
         status = os.stat(directory)
         shared = status.st_mode & 0o022 == 0o020 and status.st_gid != account.gid
         return status.st_gid if shared and _is_roots(directory) else None
+    except PermissionError:                  # a home that root may not enter, over NFS say
+        return None
     except OSError as error:
         raise Refused("System error, can't find your mailbox.", PERMANENT, f"{directory}: {error.strerror}") from None
 

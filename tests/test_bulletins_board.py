@@ -107,6 +107,24 @@ def test_what_is_above_the_number_comes_in_order_behind_the_mail_and_once(place)
     assert sorted(os.listdir(place.home)) == [".popbull"]
 
 
+@pytest.mark.parametrize("error", (errno.EIO, errno.ESTALE, errno.EMFILE))
+def test_trouble_that_may_pass_holds_up_what_comes_behind_and_loses_nothing(place, monkeypatch, error):
+    """Otherwise the receipt would go past a bulletin that was never given."""
+    place.put("2.two", "3.three", "4.four")
+    place.received(1)
+    real = os.open
+
+    def refuses(path, *rest, **how):
+        if path == "3.three":
+            raise OSError(error, os.strerror(error))
+        return real(path, *rest, **how)
+    monkeypatch.setattr(os, "open", refuses)
+    assert place.poll() == ["2.two"] and place.number == 2
+    assert len(place.log.notices) == 1 and os.strerror(error) in place.log.notices[0]
+    monkeypatch.undo()
+    assert place.poll() == ["3.three", "4.four"] and place.number == 4
+
+
 def test_a_new_user_gets_none_of_old_but_what_comes_later(place):
     place.put("7.seven", "9.nine")
     assert place.poll() == [] and place.number == 9

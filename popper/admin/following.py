@@ -74,9 +74,10 @@ class Follower:
 def follow(path: str, choice: Choice, whole: bool, console) -> None:
     """Say what comes, until somebody interrupts. whole: a line for each session that has ended, not each of its lines.
     For programs each line is a JSON document."""
-    if not os.path.exists(path):
+    there = os.path.exists(path)
+    if not there:
         console.complain(f"{path} is not there yet; waiting for it")
-    follower = Follower(path)
+    follower = Follower(path, from_start=not there)
     try:
         for found in (ended if whole else spoken)(follower, choice):
             if found is None:

@@ -89,7 +89,10 @@ class Connection:
         self.rest = b""
 
     def send(self, octets: bytes) -> None:
-        self.socket.sendall(octets + b"\r\n")
+        try:
+            self.socket.sendall(octets + b"\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass                             # the reply will show it
 
     def reply(self, long: bool, patience: float = PATIENCE) -> str:
         """The first line of a reply, the other ones read over. "": none came, or the server has closed."""
@@ -206,7 +209,11 @@ def replay(session: Session, name: str, arguments: dict, console) -> int:
     if session.outcome == OPEN:
         console.complain(f"the trace does not have the end of {name}")
     password = _password(arguments["--password-file"], session)
-    connection = Connection(*place(arguments["HOST:PORT"]))
+    server = arguments["HOST:PORT"]
+    try:
+        connection = Connection(*place(server))
+    except OSError as error:
+        raise Failed(f"{server}: {error.strerror or error}", os.EX_UNAVAILABLE) from None
     rows, trouble = [], ""
     try:
         for command, then, now, verdict in dialogue(session, connection, password, arguments["--pace"],
@@ -215,10 +222,12 @@ def replay(session: Session, name: str, arguments: dict, console) -> int:
             _tell(rows[-1], console)
     except Trouble as error:
         trouble = str(error)
+    except OSError as error:
+        trouble = f"{server}: {error.strerror or error}"
     finally:
         connection.close()
     differ = sum(row["verdict"] == OTHER for row in rows)
-    console.document({"session": name, "server": arguments["HOST:PORT"], "steps": rows, "differ": differ,
+    console.document({"session": name, "server": server, "steps": rows, "differ": differ,
                       "trouble": trouble or None})
     if trouble:
         console.complain(trouble)

@@ -132,7 +132,7 @@ def _end(place: int, name: str) -> "int | None":
 
 def on(arguments: dict, options, console) -> int:
     """popperctl trace on USER..."""
-    seconds = _seconds(arguments["--for"] or FOR)
+    seconds = _seconds(FOR if arguments["--for"] is None else arguments["--for"])
     file = options.trace or options.trace_file
     again = f" -C {arguments['-C']}" if arguments["-C"] else ""
     rows = []

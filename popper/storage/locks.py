@@ -143,10 +143,17 @@ class SpoolLocks:
             raise Refused(f"{self.mailbox} cannot be made: {error.strerror}.", _code(error)) from None
 
     def sync_names(self) -> None:
-        """Make the names in the spool durable."""
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Make the names in the spool durable, where that can be had: a directory that one may not read, or a file
+        system that knows no such thing, is no reason to delete no mail."""
+        try:
+            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            return
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
         finally:
             os.close(descriptor)
 

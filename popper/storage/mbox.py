@@ -270,6 +270,8 @@ class Mbox:
             self._may_write(to + sum(end - begin for begin, end in runs))
             if runs:
                 self._update(held, lambda redo: redo.remove(runs, to, size))
+            elif os.fstat(self.descriptor).st_size != size:
+                self._remove(entries, held)  # delivered by somebody who minds no lock
             else:
                 os.ftruncate(self.descriptor, to)
                 if self.fsync:

@@ -64,6 +64,9 @@ class Record:
         self.sync(self.descriptor)
         takes = time.monotonic() - begun     # nothing else is dirty in this file
         self.sync_takes = (3 * self.sync_takes + takes) / 4 if self.sync_takes else takes
+        self.sync_its_name()
+
+    def sync_its_name(self) -> None:
         if self.sync_name is not None:
             self.sync_name()
             self.sync_name = None

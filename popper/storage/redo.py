@@ -97,6 +97,7 @@ class Redo:
         if head is None:
             return "an update that had not begun was forgotten"
         self.head, self.begun = head, True
+        self._settle_disk()
         status = os.fstat(self.mailbox)
         if head.inode != status.st_ino:
             raise Foreign("it belongs to another file")
@@ -112,6 +113,8 @@ class Redo:
             self._repeat()
         elif status.st_size < head.size or self._sum([(MAILBOX, head.to, self._look())]) != head.check:
             return "an update that was finished was found"
+        elif self._guard() != head.guard:
+            raise Foreign("the mailbox has been changed since")
         delivered = status.st_size - (head.size if head.up else head.base)
         done = f"an interrupted update was finished; {delivered} octets delivered since were kept"
         if head.up:
@@ -123,6 +126,14 @@ class Redo:
         head.size = status.st_size
         self._go_down(head.to + (head.length if head.state != CUT else 0))
         return done
+
+    def _settle_disk(self) -> None:
+        """Whoever was killed left all he wrote to be read, but not all of it on disk; it is built upon now."""
+        self.sync(self.sources[RECORD])
+        self.record.sync_its_name()
+        self.sync(self.mailbox)
+        if self.sources[PARCEL] is not None:
+            self.sync(self.sources[PARCEL])
 
     # -- removing ------------------------------------------------------------------------------------------------
 
@@ -139,15 +150,25 @@ class Redo:
                     length = min(room, most)
                     self._copied(plan, to, length)
                 to += length
-            size = os.fstat(self.mailbox).st_size
-            if size <= head.size:
+            if self._grown():
+                continue
+            head.to, head.length = to, 0
+            head.check, head.guard = self._sum([(MAILBOX, to, self._look())]), self._guard()
+            self._announce(CUT)
+            before = head.size
+            if not self._grown():
                 break
-            head.size = size                 # somebody appended who minds no lock of ours
-        head.to = to
-        head.check = self._sum([(MAILBOX, to, self._look())])
-        self._announce(CUT)
+            self._carry(before, to)
         os.ftruncate(self.mailbox, to)
         self.sync(self.mailbox)
+
+    def _grown(self) -> bool:
+        """Whether somebody has appended who minds no lock of ours."""
+        size = os.fstat(self.mailbox).st_size
+        if size <= self.head.size:
+            return False
+        self.head.size = size
+        return True
 
     # -- inserting -----------------------------------------------------------------------------------------------
 
@@ -202,6 +223,7 @@ class Redo:
                 break
         if end < head.size:
             os.ftruncate(self.mailbox, end)
+            self.sync(self.mailbox)
 
     def _carry(self, base: int, front: int) -> None:
         """Have a plan that says: what stands from `base` on moves down to `front`."""
@@ -215,11 +237,12 @@ class Redo:
         while to > plan.front:
             most, room = to - plan.front, plan.room_above(to)
             length = min(CHUNK, most)
-            if room >= most or not self._overlapping(room):
+            copies = room >= most or not self._overlapping(room)
+            if copies or not self._recorded(plan, to - length, length):
+                if not copies and (self.head.state == GROW or not room):
+                    raise OSError(errno.ENOSPC, "No space left on device")
                 length = min(room, most)
                 self._copied(plan, to - length, length)
-            elif not self._recorded(plan, to - length, length):
-                raise OSError(errno.ENOSPC, "No space left on device")
             to -= length
 
     def _settle(self) -> None:

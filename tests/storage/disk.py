@@ -25,6 +25,8 @@ class Disk:
         self.full = False
 
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
         return getattr(os, name)
 
     def fstat(self, number):

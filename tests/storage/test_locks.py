@@ -1,6 +1,7 @@
 """The dotlock: how it is made, whose it respects, and when one is stale (security.md rows 21 and 42)."""
 
 import ast
+import errno
 import os
 import resource
 import stat
@@ -369,3 +370,26 @@ def test_a_private_name_that_somebody_took(sticky):
 def test_a_spool_that_we_may_not_write_in(sticky):
     sticky.chmod(0o755)
     assert as_nobody(lambda: refusal(SpoolLocks(str(sticky / "nobody")).dot).code) == "SYS/PERM"
+
+
+@pytest.mark.parametrize("error", (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
+def test_a_file_system_that_syncs_no_directories_is_no_reason_to_delete_no_mail(mailbox, monkeypatch, error):
+    def refuses(descriptor):
+        raise OSError(error, os.strerror(error))
+    monkeypatch.setattr(os, "fsync", refuses)
+    SpoolLocks(str(mailbox)).sync_names()
+
+
+def test_an_error_of_the_disk_is_one(mailbox, monkeypatch):
+    def refuses(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(os, "fsync", refuses)
+    with pytest.raises(OSError, match="Input"):
+        SpoolLocks(str(mailbox)).sync_names()
+
+
+def test_a_directory_that_may_not_be_read_is_not_synced(mailbox, monkeypatch):
+    def refuses(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(os, "open", refuses)
+    SpoolLocks(str(mailbox)).sync_names()

@@ -4,6 +4,7 @@ A crash keeps all that was written before it. A power cut keeps all that was syn
 order, torn between sectors: tried are none, all, each alone, all but each, and random choices.
 """
 
+import copy
 import os
 import random
 
@@ -89,6 +90,78 @@ def test_a_crash_while_recovering_is_recovered_from(monkeypatch, name):
             except Cut:
                 left = recovered(monkeypatch, again.now[Disk.MAILBOX], again.now[Disk.RECORD], b"and another\n")
                 assert left in (before + b"one more\nand another\n", after + b"one more\nand another\n")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_power_cut_while_recovering_from_a_kill(monkeypatch, name):
+    """What was killed has not synced all it wrote: the next one may build on it only when it is on disk."""
+    monkeypatch.setattr(redo, "CHUNK", 100)
+    chance = random.Random(name)
+    before, runs, to = shape(name, chance)
+    after = before[:to] + b"".join(before[begin:end] for begin, end in runs)
+    for first in range(1, 60):
+        disk = Disk(before)
+        disk.stop_at = first
+        try:
+            begin(monkeypatch, disk).remove(runs, to, len(before))
+            return
+        except Cut:
+            pass
+        for second in range(1, 60):
+            again = copy.deepcopy(disk)
+            again.stop_at = again.calls + second
+            try:
+                begin(monkeypatch, again).recover()
+                again.now[Disk.RECORD].clear()           # forgotten
+                again.durable[Disk.RECORD] = b""
+                ended = True
+            except Cut:
+                ended = False
+            for mailbox, octets, _ in again.states_after_power_cut(chance):
+                assert recovered(monkeypatch, mailbox, octets) in (before, after), (first, second)
+            if ended:
+                break
+
+
+def test_a_reader_that_rewrote_what_was_to_be_cut_off_loses_no_new_mail(monkeypatch):
+    """Killed with CUT announced; then a reader takes the last octets away, and more than that is delivered."""
+    before, runs, to = shape("first", random.Random(3))
+    monkeypatch.setattr(redo, "CHUNK", 200)
+    for stop in range(1, 60):
+        disk = Disk(before)
+        disk.stop_at = stop
+        with pytest.raises(Cut):
+            begin(monkeypatch, disk).remove(runs, to, len(before))
+        head = record.Record(Disk.RECORD, None).newest()
+        if head is not None and head.state == redo.CUT:
+            break
+    disk.stop_at = None
+    del disk.now[Disk.MAILBOX][850:]
+    disk.append(b"From new mail, longer than what was taken away " * 5)
+    octets = bytes(disk.now[Disk.MAILBOX])
+    with pytest.raises(record.Foreign, match="changed since"):
+        begin(monkeypatch, disk).recover()
+    assert bytes(disk.now[Disk.MAILBOX]) == octets
+
+
+@pytest.mark.parametrize("when", ("before", "after"))
+def test_who_appends_and_minds_no_lock_is_carried_along(monkeypatch, when):
+    """Before and after it is announced that the end is to be cut off."""
+    monkeypatch.setattr(redo, "CHUNK", 200)
+    before, runs, to = shape("first", random.Random(3))
+    disk = Disk(before)
+    update = begin(monkeypatch, disk)
+    real, late = update._announce, [b"From somebody who is late\n\n"]
+
+    def announce(state):
+        if state == redo.CUT and when == "before" and late:
+            disk.append(late.pop())
+        real(state)
+        if state == redo.CUT and late:
+            disk.append(late.pop())
+    update._announce = announce
+    update.remove(runs, to, len(before))
+    assert bytes(disk.now[Disk.MAILBOX]) == before[120:] + b"From somebody who is late\n\n"
 
 
 def test_deleting_works_where_the_disk_has_no_room_for_octets(monkeypatch):

@@ -1,6 +1,7 @@
 """Crashes and power cuts while something is put into a mailbox: mail of an older popper in front, bulletins behind,
 marks in between (the model of a disk is `disk`)."""
 
+import copy
 import random
 
 import pytest
@@ -41,6 +42,12 @@ class Site:
 
     def after_crash(self):
         return Site(*(bytes(octets) for octets in self.disk.now.values()), self.noted)
+
+    def killed(self):
+        """The same, all that was written still there to be read, and no more of it on disk than was."""
+        site = Site(noted=self.noted)
+        site.disk = copy.deepcopy(self.disk)
+        return site
 
     def after_power_cuts(self, chance):
         return [Site(*files, self.noted) for files in self.disk.states_after_power_cut(chance)]
@@ -157,6 +164,29 @@ def test_a_power_cut_while_recovering_from_one(monkeypatch, name):
                 except Cut:
                     for second in again.after_power_cuts(chance):
                         assert second.recovered(monkeypatch, DELIVERED) in right(states, DELIVERED)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_power_cut_while_recovering_from_a_kill(monkeypatch, name):
+    """What was killed has not synced all it wrote: the next one may build on it only when it is on disk."""
+    monkeypatch.setattr(redo, "CHUNK", 100)
+    work, parcel, states = CASES[name]
+    chance = random.Random(name)
+    for site in every_crash(monkeypatch, work, parcel):
+        for stop in range(1, 30):
+            again = site.killed()
+            again.disk.stop_at = again.disk.calls + stop
+            try:
+                again.begin(monkeypatch).recover()
+                again.disk.now[Disk.RECORD].clear()      # forgotten
+                again.disk.durable[Disk.RECORD] = b""
+                ended = True
+            except Cut:
+                ended = False
+            for second in again.after_power_cuts(chance):
+                assert second.recovered(monkeypatch, DELIVERED) in right(states, DELIVERED), (stop, ended)
+            if ended:
+                break
 
 
 @pytest.mark.parametrize("delivered", (b"", DELIVERED))
