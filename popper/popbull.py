@@ -43,7 +43,10 @@ class Popbull:
         except OSError as error:
             complaint = f"cannot be read: {told(error)}"
         finally:
-            os.close(descriptor)
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
         if complaint:
             raise Refused(f"{self.path} {complaint}; no bulletins", PERMANENT)
         line = octets.strip()

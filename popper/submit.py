@@ -55,9 +55,12 @@ class Submission:
             raise Refused("Unable to send message", "", f"{self.program} ended with {status}")
 
     def abandon(self) -> None:
-        if self.file is not None:
-            os.close(self.file)
-            self.file = None
+        file, self.file = self.file, None    # first: a signal may come in between
+        if file is not None:
+            try:
+                os.close(file)
+            except OSError:
+                pass
 
     def _run(self) -> "int | None":
         """The exit status, or None for one that had to be killed."""
@@ -107,5 +110,9 @@ def _nameless_file() -> int:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise Refused(f'Unable to create temporary message file "{name}": {error.strerror}', TEMPORARY) from None
-    os.unlink(name)
+    try:
+        os.unlink(name)
+    except OSError as error:
+        os.close(descriptor)
+        raise Refused(f'Unable to create temporary message file "{name}": {error.strerror}', TEMPORARY) from None
     return descriptor

@@ -375,6 +375,7 @@ HARD_TO_MEET = {
     'Sending line "LINE"', "Client ADDRESS has no name to go by, after S s", "Update of MAILBOX: failed, in S s",
     "Locks of MAILBOX after S s; TEXT",
     "MAILBOX: N octets of mail that an older popper left in FILE were put in front",
+    "FILE cannot be merged now: TEXT",
     "MAILBOX: messages could not be marked as read: TEXT",
     "MAILBOX: the record of an interrupted update does not fit it: TEXT. The mailbox was left alone, the record is FILE",
 }

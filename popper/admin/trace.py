@@ -160,10 +160,11 @@ def _files(names: "list[str]", options) -> "list[str]":
 
 
 class Traces:
-    """The sessions in files, as an iterable; what could not be read is told. status: then, that of the command."""
+    """The sessions in files, as an iterable, or those of one process; what could not be read is told. status: then,
+    that of the command."""
 
-    def __init__(self, names: "list[str]", table: Sessions, console) -> None:
-        self.reading = Reading(names, complain=console.complain)
+    def __init__(self, names: "list[str]", table: Sessions, console, pid: "int | None" = None) -> None:
+        self.reading = Reading(names, pid, complain=console.complain)
         self.table = table
         self.console = console
         self.status = os.EX_OK
@@ -188,7 +189,7 @@ def _find(arguments: dict, options, console) -> "tuple[Session, str]":
         raise Failed(f'"{text}" is no session; write 4711, or 4711@18:22:48, as popperctl trace prints it',
                      os.EX_USAGE) from None
     table, found = Sessions(wanted.fits), []
-    for session in Traces(_files(arguments["FILE"], options), table, console):
+    for session in Traces(_files(arguments["FILE"], options), table, console, wanted.pid):
         if wanted.fits(session.pid, session.begun):
             found.append(session)
             for each in found[-2:] if len(found) > 1 else ():

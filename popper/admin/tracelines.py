@@ -28,11 +28,14 @@ _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 class Reading:
     """Goes through traces once, the oldest first, as an iterator of (when, pid, text, whether it is popper's own).
 
-    tick(octets): called as files are read; complain(text): told what could not be read. When it has ended: octets and
-    lines that were read, `odd` lines that are none of a trace, `broken` files that could not be read to their end.
+    pid: of this process only, or None; other lines then cost a search in memory and nothing else. tick(octets): called
+    as files are read; complain(text): told what could not be read. When it has ended: octets and lines that were read,
+    `odd` lines that are none of a trace, `broken` files that could not be read to their end.
     """
 
-    def __init__(self, names: "list[str]", tick=lambda octets: None, complain=lambda text: None) -> None:
+    def __init__(self, names: "list[str]", pid: "int | None" = None, tick=lambda octets: None,
+                 complain=lambda text: None) -> None:
+        self.mark = None if pid is None else b" [%d] " % pid
         self.sources = [logs.Source(name) for name in names]
         if len(self.sources) > 1:
             self.sources.sort(key=_first_time)
@@ -50,7 +53,7 @@ class Reading:
                 before, stamps = 0, Stamps()
                 for block in logs._whole_lines(read):
                     self.octets += len(block)
-                    yield from self.lines_in(block, stamps)
+                    yield from self.lines_in(_with(self.mark, block) if self.mark else block, stamps)
                     after = place()
                     self.tick(after - before)
                     before = after
@@ -76,6 +79,16 @@ class Reading:
             yield when + float(part) if part else when, int(pid), text, bool(part) and len(stamp) == DAY_NAMED
         if known < count:
             self.odd += count - known - len(STAMP.findall(block, 0, len(block) - 1))
+
+
+def _with(mark: bytes, block: bytes) -> bytes:
+    """The lines of a block in which something stands."""
+    found, at = [], block.find(mark)
+    while at >= 0:
+        end = block.index(b"\n", at) + 1
+        found.append(block[block.rfind(b"\n", 0, at) + 1:end])
+        at = block.find(mark, end)
+    return b"".join(found)
 
 
 class Stamps:

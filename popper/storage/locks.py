@@ -58,8 +58,8 @@ class SpoolLocks:
                 os.close(descriptor)
                 raise busy(self.mailbox, f"{self.session_file}: {_holder(status)}") from None
             if _inode(self.session_file) == (status.st_dev, status.st_ino):
+                self.backlog = checked(descriptor, self.session_file).st_size
                 self.descriptor = descriptor
-                self.backlog = os.fstat(descriptor).st_size
                 return self.backlog
             os.close(descriptor)             # its owner removed it between our open and our flock
         raise Refused("Maildrop being unlocked; try again.", IN_USE)
@@ -70,16 +70,16 @@ class SpoolLocks:
             descriptor = os.open(self.private, OPEN | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             try:
-                os.unlink(self.private)      # left by a process that was killed
+                gone(self.private)           # left by a process that was killed
             except OSError as error:
                 raise self._unmakeable(error) from None
             return self.dot()
         except OSError as error:
             raise self._unmakeable(error) from None
-        os.fchmod(descriptor, 0o644)         # who waits for it may want to read whose it is
         self.text = f"{os.getpid()}:{self.host}\n".encode()      # liblockfile knows the number, Dovecot both
         try:
             try:
+                os.fchmod(descriptor, 0o644)         # who waits for it may want to read whose it is
                 os.write(descriptor, self.text)
             except OSError:
                 pass                         # a full disk: the name is the lock, and who deletes mail makes room
@@ -94,9 +94,14 @@ class SpoolLocks:
             self.held = None
             self._break_stale(ours.st_mtime)
             return False
+        except OSError as error:
+            raise self._unmakeable(error) from None
         finally:
-            os.close(descriptor)
-            os.unlink(self.private)
+            try:
+                closed(descriptor)
+                os.unlink(self.private)
+            except OSError:
+                pass                         # the next one to come removes it
 
     def _unmakeable(self, error: OSError) -> Refused:
         return Refused(f"{self.lock} cannot be made: {error.strerror}.", _code(error))
@@ -108,9 +113,11 @@ class SpoolLocks:
 
     def undot(self) -> None:
         """Take our dotlock away, unless it is another's by now."""
-        if self._is_ours():
-            os.unlink(self.lock)
-        self.held = None
+        try:
+            if self._is_ours():
+                gone(self.lock)
+        finally:
+            self.held = None
 
     def record(self) -> int:
         """Open the record, or make an empty one. -> its descriptor."""
@@ -159,17 +166,21 @@ class SpoolLocks:
 
     def forget(self) -> None:
         """The update is finished, or never began: the record goes."""
-        os.unlink(self.record_file)
+        gone(self.record_file)
 
     def close(self) -> None:
         """Give both locks back. The session file goes, unless it holds mail."""
-        self.undot()
-        if self.descriptor is not None:
-            status = os.fstat(self.descriptor)
-            if status.st_size == 0 and _inode(self.session_file) == (status.st_dev, status.st_ino):
-                os.unlink(self.session_file)
-            os.close(self.descriptor)
-            self.descriptor = None
+        descriptor, self.descriptor = self.descriptor, None
+        try:
+            self.undot()
+            if descriptor is not None:
+                status = os.fstat(descriptor)
+                if status.st_size == 0 and _inode(self.session_file) == (status.st_dev, status.st_ino):
+                    gone(self.session_file)
+        except OSError:
+            pass                             # an empty file that nobody has locked hinders nobody
+        finally:
+            closed(descriptor)
 
     def _break_stale(self, now: float) -> None:
         """Remove a dotlock whose holder is gone. Renamed first: between look and removal it may become a live one."""
@@ -207,7 +218,7 @@ class SpoolLocks:
             return False if words[1:] else None
         except OSError:
             pass
-        return True
+        return not (words[1:] and _is_zombie(int(words[0])))
 
     def _is_ours(self) -> bool:
         """Whether the dotlock is the one we made. The number of an inode is soon given again."""
@@ -218,9 +229,38 @@ class SpoolLocks:
         return beginning(self.lock)
 
 
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and waits to be reaped, which may take for ever (proc(5))."""
+    try:
+        return beginning(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] == [b"Z"]
+    except OSError:
+        return False
+
+
+def gone(path: str) -> None:
+    """Remove a name. Over NFS the answer may be lost, and asked again, the server finds none: that is as good."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def closed(descriptor: "int | None") -> None:
+    """Close, once: after an error the descriptor is closed, or nobody knows (close(2))."""
+    if descriptor is not None:
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
+
+
 def checked(descriptor: int, path: str) -> os.stat_result:
     """The status of a file in a spool; Refused, and the file closed, when there is something wrong with it."""
-    status = os.fstat(descriptor)
+    try:
+        status = os.fstat(descriptor)
+    except OSError as error:
+        closed(descriptor)
+        raise Refused(f"{path} cannot be looked at: {error.strerror}.", TEMPORARY) from None
     complaint = complaint_about(status)
     if complaint:
         os.close(descriptor)

@@ -14,7 +14,7 @@ from popper.errors import PERMANENT, TEMPORARY, DropBroken, Refused
 from popper.maildrop import HEADER_MOST
 from popper.storage.held import Held
 from popper.storage.identity import read_mark, seen, told_apart, unique_id
-from popper.storage.locks import OPEN, checked
+from popper.storage.locks import OPEN, checked, closed
 from popper.storage.plan import MAILBOX, PARCEL, RECORD, inserting, removing
 from popper.storage.record import Foreign
 from popper.storage.redo import Redo, Unnoted
@@ -50,6 +50,12 @@ class Mbox:
 
     def scan(self) -> "list[Entry]":
         """Open, lock, and list the mailbox; a missing one is empty. Raises Refused."""
+        try:
+            return self._scan()
+        except OSError as error:
+            raise Refused(f"{self.path} cannot be opened now.", TEMPORARY, error.strerror) from None
+
+    def _scan(self) -> "list[Entry]":
         self._refuse_foreign()
         for _ in range(5):
             self._open()
@@ -121,6 +127,13 @@ class Mbox:
             return
         # They stay blocked: a session ends with its update, and its log lines should be as true as its mailbox.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._commit(entries, read)
+        except OSError as error:
+            raise DropBroken("Error updating mailbox.", TEMPORARY,
+                             f"update of {self.path} failed: {error.strerror}") from None
+
+    def _commit(self, entries, read) -> None:
         with self._held() as held:
             if not self._in_place():
                 raise self._changed("replaced")
@@ -182,9 +195,8 @@ class Mbox:
         self.descriptor = descriptor
 
     def _close_file(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        descriptor, self.descriptor = self.descriptor, None
+        closed(descriptor)
 
     def _held(self) -> Held:
         return Held(self.locks, self.descriptor, self.path, self.lock_timeout, self.kinds, self._waited)
@@ -239,7 +251,10 @@ class Mbox:
         """DropBroken unless what was scanned is still there; mail that was added behind it does no harm."""
         if self.descriptor is None:
             return
-        status = os.fstat(self.descriptor)
+        try:
+            status = os.fstat(self.descriptor)
+        except OSError as error:
+            raise DropBroken("Mailbox cannot be read.", reason=f"{self.path}: {error.strerror}") from None
         if self.stamp == (status.st_size, status.st_ctime_ns, status.st_nlink):
             return
         if status.st_nlink == 0:
@@ -328,10 +343,13 @@ class Mbox:
                               f"{self.locks.session_file} were put in front")
             self._list(held)
         except OSError as error:
-            raise Refused("Mail of an older session cannot be merged now.", TEMPORARY,
-                          f"{self.locks.session_file}: {error.strerror}") from None
+            if os.path.lexists(self.locks.record_file):
+                raise Refused("Mail of an older session cannot be merged now.", TEMPORARY,
+                              f"{self.locks.session_file}: {error.strerror}") from None
+            # Nothing has moved: who is let in may make room.
+            self.notes.append(f"{self.locks.session_file} cannot be merged now: {error.strerror}")
         finally:
-            os.close(parcel)
+            closed(parcel)
 
     def _update(self, held: Held, work, parcel: "int | None" = None) -> None:
         """Do work(redo) under the protection of a record, which goes when the work is done or never began."""
@@ -347,7 +365,7 @@ class Mbox:
             self.locks.forget()
             raise
         finally:
-            os.close(record)
+            closed(record)
         self.locks.forget()
 
     def _redo(self, record: int, held: Held, parcel: "int | None") -> Redo:
@@ -356,7 +374,9 @@ class Mbox:
 
     def _recover(self, held: Held) -> None:
         """Finish an update that was interrupted, if there is a record of one."""
-        if not os.path.lexists(self.locks.record_file):
+        try:
+            os.lstat(self.locks.record_file)
+        except FileNotFoundError:
             return
         record = self.locks.record()
         parcel = self.locks.parcel()
@@ -377,9 +397,9 @@ class Mbox:
             raise Refused("Mailbox cannot be repaired now.", TEMPORARY,
                           f"update of {self.path} cannot be finished: {error.strerror}") from None
         finally:
-            os.close(record)
+            closed(record)
             if parcel >= 0:
-                os.close(parcel)
+                closed(parcel)
         self.locks.forget()
         self.notes.append(f"{self.path}: {done}")
 
@@ -387,7 +407,7 @@ class Mbox:
         """Refuse a mailbox whose update was interrupted in a way that nobody understands: no guesses."""
         try:
             ours = os.lstat(self.locks.foreign_file).st_uid == os.geteuid()
-        except OSError:
+        except FileNotFoundError:
             return
         if ours:                             # anybody may make a file of this name in some spools
             raise self._in_need(self.locks.foreign_file)

@@ -75,7 +75,7 @@ class Record:
         """The head that counts, or None when none was ever written whole."""
         octets = os.pread(self.descriptor, 1024, 0)
         for half in (octets[:8], octets[512:520]):
-            if half[:7] == MAGIC[:7] and half != MAGIC:
+            if half[:7] == MAGIC[:7] and half != MAGIC and half[7:].isdigit():   # and not the beginning of one of ours
                 raise Foreign("another version of popper wrote it")
         heads = [Head.unpacked(octets[:512]), Head.unpacked(octets[512:])]
         return max((head for head in heads if head is not None), key=lambda head: head.turn, default=None)

@@ -294,6 +294,7 @@ class Redo:
             check = self._copy(plan.pieces(to, length), self.sources[RECORD], self.record.place(head))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                os.ftruncate(self.sources[RECORD], self.record.place(head))      # the heads need the room
                 return False
             raise
         self.sync(self.sources[RECORD])      # apart, so that the time of announcing is that of a sync

@@ -393,3 +393,17 @@ def test_a_directory_that_may_not_be_read_is_not_synced(mailbox, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
     monkeypatch.setattr(os, "open", refuses)
     SpoolLocks(str(mailbox)).sync_names()
+
+
+def test_a_holder_that_has_ended_but_was_not_reaped_is_dead(mailbox, lock):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    try:
+        lock.write_text(f"{child}:{os.uname().nodename}\n")
+        locks = SpoolLocks(str(mailbox))
+        assert not locks.dot() and locks.dot()           # broken, then taken
+        locks.undot()
+    finally:
+        os.waitpid(child, 0)

@@ -255,15 +255,19 @@ def test_what_is_no_mailbox_is_left_alone_and_told_of(serve, path):
     assert store.notes == [f"{left} is left alone, it is no mailbox: no envelope line at octet 0"]
 
 
-def test_without_room_the_login_is_refused_and_both_are_as_they_were(serve, path, monkeypatch):
+def test_without_room_both_stay_as_they_were_and_who_makes_room_has_it_merged_next_time(serve, path, monkeypatch):
     left = left_by_an_older_popper(path, numbered(1))
 
     def no_room(*_):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(redo.os, "posix_fallocate", no_room)
-    refused = refusal(serve, numbered(2))
-    assert refused.code == TEMPORARY and "No space" in refused.reason
-    assert (path.read_bytes(), left.read_bytes()) == (numbered(2), numbered(1))
+    store = serve(numbered(2, 3))
+    assert store.notes == [f"{left} cannot be merged now: No space left on device"]
+    assert (path.read_bytes(), left.read_bytes()) == (numbered(2, 3), numbered(1))
+    store.commit([store.entries[0]])
+    store.close()
+    monkeypatch.undo()
+    assert len(serve().entries) == 2 and path.read_bytes() == numbered(1, 3)
 
 
 def test_a_mailbox_that_is_none_is_refused_and_not_mended_with_it(serve, path):
