@@ -7,7 +7,9 @@ import pytest
 
 from popper.admin import main
 from popper.admin.trace import _time
-from tracing import *                        # noqa: F403
+from tracing import (ADDRESS, HOST, asked, begun, deleted, ended, logged_in, opened, quitted, retrieved, session, write,
+                     written)
+from tracing import conf, popperctl, trace    # noqa: F401, fixtures
 
 JOE = session(*logged_in(), 0.02, 'Received: "stat"', "+OK 3 600", *retrieved(1, 100), 0.02, *deleted(1), *quitted(
     update="Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s"))
@@ -66,7 +68,8 @@ def test_which_sessions(trace, words, found):
 
 @pytest.mark.parametrize("text, at_end, when", [
     ("90m", False, "2026-11-21 13:30:00"), ("30s", False, "2026-11-21 14:59:30"), ("2h", True, "2026-11-21 13:00:00"),
-    ("7d", False, "2026-11-14 15:00:00"), ("today", False, "2026-11-21 00:00:00"), ("today", True, "2026-11-22 00:00:00"),
+    ("7d", False, "2026-11-14 15:00:00"), ("today", False, "2026-11-21 00:00:00"),
+    ("today", True, "2026-11-22 00:00:00"),
     ("yesterday", True, "2026-11-21 00:00:00"), ("18:00", False, "2026-11-21 18:00:00"),
     ("18:00:01", True, "2026-11-21 18:00:01"), ("2026-11-20", False, "2026-11-20 00:00:00"),
     ("2026-11-20", True, "2026-11-21 00:00:00"), ("2026-11-20 18:00", True, "2026-11-20 18:00:00"),
@@ -145,6 +148,12 @@ def test_names_of_sessions_whose_process_came_again(trace):
     assert "fay from" in trace("show", "4711@2026-11-22T12:00:00.000").out
 
 
+def test_a_process_that_is_only_spoken_of(trace):
+    ann = session(*logged_in("ann"), 'Received: "x [4711] y"', "-ERR [4711] no [4711] ", *quitted("ann"), pid=4712)
+    out = trace("show", "4711", said=[ann, JOE]).out
+    assert "ann" not in out and out.count("\n") == len(JOE) + 4
+
+
 def test_there_is_no_such_session(trace):
     for words in (["show", "1"], ["show", "4711@13:00:00"], ["explain", "1"], ["explain", "4711@13:00:00"]):
         done = trace(*words, said=ALL)
@@ -165,7 +174,8 @@ SLOW = session(
     *begun(), 0.027, 'Received: "user joe"', "+OK Password required for joe.", 0.02, 'Received: "pass xxxxxxxxx"', 2.5,
     "Client 192.0.2.1 is mail.example.org, after 2.500 s", *opened(address=ADDRESS), 0.011,
     'Received: "foo"', '-ERR Unknown command: "foo".', *retrieved(2, 200, 200, 65.2, 64.9), 12.25,
-    *deleted(2), 'Received: "quit"', 6.2, 'Locks of /var/mail/joe after 6.200 s; /var/mail/joe.lock said "4242 mx1" and '
+    *deleted(2), 'Received: "quit"', 6.2, 'Locks of /var/mail/joe after 6.200 s; /var/mail/joe.lock said "4242 mx1" '
+                                          'and '
     "was 3 s old", 0.024, "Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s",
     f"+OK Pop server at {HOST} signing off.", "Deleting message 2 at offset 140 of length 200",
     'joe at mail.example.org (192.0.2.1): -ERR Unknown command: "foo".', *ended())
@@ -234,7 +244,8 @@ def test_a_session_for_a_program(trace):
     assert document["user"] == "joe" and document["outcome"] == "quit"
     assert document["lines"][3] == {"when": "2026-11-21T12:00:00.027000", "gap": 0.027, "who": "client",
                                     "text": "user joe", "waits": [{"seconds": 0.027, "for": "client"}]}
-    waits = [(wait["seconds"], wait["for"]) for line in document["lines"] for wait in line["waits"] if wait["seconds"] > 1]
+    waits = [(wait["seconds"],
+              wait["for"]) for line in document["lines"] for wait in line["waits"] if wait["seconds"] > 1]
     assert waits == [(2.5, "DNS"), (64.9, "client"), (12.25, "client"), (6.2, "locks")]
 
 

@@ -84,7 +84,8 @@ def logged_in(user="joe", messages=DELIVERED, address=ADDRESS):
 
 def retrieved(number, octets, sent=None, seconds=0.01, waiting=0.005):
     return [f'Received: "retr {number}"', f"+OK {octets} octets", seconds,
-            f"Sent {octets if sent is None else sent} octets in {seconds:.3f} s, {waiting:.3f} s of it waiting for the client"]
+            f"Sent {octets if sent is None else sent} octets in {seconds:.3f} s, {waiting:.3f} s of it waiting for the "
+            f"client"]
 
 
 def deleted(number):
@@ -113,7 +114,7 @@ def conf(tmp_path):
 
 @pytest.fixture
 def trace(popperctl, conf, tmp_path):        # noqa: F811
-    """trace(WORD..., [sessions...]) -> Done: popperctl trace with the configuration; sessions: first put into its trace."""
+    """trace(WORD..., said=sessions) -> Done: popperctl trace with the configuration; these put into its trace first."""
     def call(*words, said=None, **how):
         if said is not None:
             write(tmp_path / "popper.trace", *said)
@@ -121,6 +122,6 @@ def trace(popperctl, conf, tmp_path):        # noqa: F811
     return call
 
 
-__all__ = ["ADDRESS", "DELIVERED", "HOST", "NOON", "OURS", "QPOPPER_2", "QPOPPER_4", "asked", "begun", "conf", "deleted",
-           "ended", "logged_in", "opened", "popperctl", "quitted", "retrieved", "session", "stamp", "trace", "write",
-           "written"]
+__all__ = ["ADDRESS", "DELIVERED", "HOST", "NOON", "OURS", "QPOPPER_2", "QPOPPER_4", "asked", "begun", "conf",
+           "deleted", "ended", "logged_in", "opened", "popperctl", "quitted", "retrieved", "session", "stamp", "trace",
+           "write", "written"]
