@@ -12,12 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+# Of this run alone: another one by the same user would close it to the users that sessions are held for.
+os.environ["PYTEST_DEBUG_TEMPROOT"] = ROOM = tempfile.mkdtemp(prefix="pt.")
+os.chmod(ROOM, 0o755)
 TREE = Path(__file__).resolve().parent.parent
 PASSWORD = "s3cret pass"
 
@@ -29,7 +33,13 @@ def pytest_sessionstart(session):
         fcntl.flock(session.config.alone, fcntl.LOCK_EX)
 
 
+def pytest_sessionfinish(session, exitstatus):
+    session.config.keep_room = bool(exitstatus)
+
+
 def pytest_unconfigure(config):
+    if not getattr(config, "keep_room", True):
+        shutil.rmtree(ROOM, ignore_errors=True)
     if hasattr(config, "alone"):
         config.alone.close()
 

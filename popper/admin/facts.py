@@ -7,7 +7,7 @@ import re
 from popper.admin.traces import OPEN, Session, Sessions
 
 MOST_USERS = 20000             # of whom earlier sessions are remembered
-MOST_MESSAGES = 2000000        # that are remembered of all of them
+MOST_MESSAGES = 300000         # that are remembered of all of them
 MOST_RECENT = 10               # sessions of a user that may overlap with a later one
 
 _LOGIN = re.compile(r"Login of (\S+) failed: (.*)", re.S | re.A)

@@ -36,6 +36,7 @@ LONGEST = 32768                # octets of a line that is looked at; what syslog
 TWINS = 10000                  # lines among which the same line of another log is looked for
 UNPACK = {b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file), b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
 ZSTD = b"\x28\xb5\x2f\xfd"
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)           # what reading a log may raise
 ROTATED = re.compile(r"(?:\.\d{1,5}|-\d{8}(?:-\d{1,10})?)?(?:\.(?:gz|bz2|xz|zst))?$")
 NOT_TEXT = b'"MESSAGE":['      # how journalctl gives a text that is no UTF-8: octet by octet
 
@@ -108,9 +109,9 @@ class Reading:
     def _lines_of(self, source: Source):
         stamps = logline.Stamps(source.changed, self.latest)
         try:
-            with _opened(source, self.since) as (read, place):
+            with opened(source, self.since) as (read, place):
                 before = 0
-                for block in _whole_lines(read):
+                for block in whole_lines(read):
                     self.octets += len(block)
                     self.lines += block.count(b"\n")
                     for octets in _lines_with(self.words, block):
@@ -122,7 +123,7 @@ class Reading:
                     after = place()
                     self.tick(after - before)
                     before = after
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except UNREADABLE as error:
             said = getattr(error, "strerror", None) or error
             self.broken += 1
             self.complain(f"{source.name}: {said}; what came before that is counted")
@@ -146,7 +147,7 @@ def _each_once(logs):
 # -- octets ------------------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def _opened(source: Source, since: "datetime.datetime | None"):
+def opened(source: Source, since: "datetime.datetime | None" = None):
     """(read(most) -> octets, place() -> how many octets of the file are behind us)."""
     if source.name == JOURNAL:
         with _journal(since) as file:
@@ -181,7 +182,7 @@ def _journal(since: "datetime.datetime | None"):
         raise OSError(errno.EIO, words or f"journalctl ended with {process.returncode}")
 
 
-def _whole_lines(read):
+def whole_lines(read):
     """Blocks that end at the end of a line. What is longer than a block without one is left out."""
     rest, headless = b"", False              # headless: the line whose rest we hold was too long, and is half gone
     while octets := read(BLOCK):

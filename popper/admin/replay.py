@@ -177,8 +177,6 @@ def compared(command: str, then: str, now: str) -> str:
     then, now = then.rstrip(), now.rstrip()
     if then == now:
         return SAME
-    if then.split(" ")[0] != now.split(" ")[0]:
-        return OTHER
     before, after = _WORD.findall(then), _WORD.findall(now)
     if len(before) != len(after):
         return OTHER

@@ -10,9 +10,7 @@ makes a date of one.
 """
 
 import datetime
-import lzma
 import re
-import zlib
 
 from popper.admin import logline, logs
 
@@ -22,7 +20,6 @@ STAMP = re.compile(rb"^(?:[A-Z][a-z][a-z] )?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}         # of times that people write
 DAY_NAMED = len("Sat Nov 21 08:37:50")
 LONGEST = 8192                 # octets of a line that are kept
-_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class Reading:
@@ -49,15 +46,15 @@ class Reading:
 
     def _lines_of(self, source: logs.Source):
         try:
-            with logs._opened(source, None) as (read, place):
+            with logs.opened(source) as (read, place):
                 before, stamps = 0, Stamps()
-                for block in logs._whole_lines(read):
+                for block in logs.whole_lines(read):
                     self.octets += len(block)
                     yield from self.lines_in(_with(self.mark, block) if self.mark else block, stamps)
                     after = place()
                     self.tick(after - before)
                     before = after
-        except _UNREADABLE as error:
+        except logs.UNREADABLE as error:
             self.broken += 1
             self.complain(f"{source.name}: {getattr(error, 'strerror', None) or error}; what came before that is there")
 
@@ -117,10 +114,10 @@ def _first_time(source: logs.Source) -> float:
     if source.name == logs.STANDARD_INPUT:
         return float("inf")
     try:
-        with logs._opened(source, None) as (read, _):
-            for when, *_ in Reading([]).lines_in(next(logs._whole_lines(read), b""), Stamps()):
+        with logs.opened(source) as (read, _):
+            for when, *_ in Reading([]).lines_in(next(logs.whole_lines(read), b""), Stamps()):
                 return when
-    except _UNREADABLE:
+    except logs.UNREADABLE:
         pass                                 # told when it is read
     return float("inf")
 

@@ -124,8 +124,7 @@ class Session:
     def _answered(self, text: str, gap: float) -> bool:
         self._counted += len(text) + 2
         if gap:
-            self._waited(FAIL_DELAY if self._failed else "popper", gap)
-        self._failed = False
+            self._waited("popper", gap)
         answers, self._awaits = self._awaits, False      # Qpopper signs off with a +OK behind its -ERR
         if answers and self.logged_in is None and self.word in ("pass", "apop", "rpop", "auth"):
             self.logged_in = self.last
@@ -184,7 +183,10 @@ class Session:
             return False
         self.over = True
         self.outcome = next((outcome for words, outcome in _ENDINGS if found[1].startswith(words)), UNKNOWN)
-        self.waits.update({what: float(seconds) for what, seconds in _SPENT.findall(found[2] or "") if what != "all"})
+        spent = {what: float(seconds) for what, seconds in _SPENT.findall(found[2] or "") if what != "all"}
+        if "authentication" in spent:
+            self.waits.pop(FAIL_DELAY, None)             # that counts as authentication there
+        self.waits.update(spent)
         return True
 
     def _listed(self, text: str, gap: float) -> bool:

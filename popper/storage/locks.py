@@ -175,6 +175,7 @@ class SpoolLocks:
             self.undot()
             if descriptor is not None:
                 status = os.fstat(descriptor)
+                gone(self.private + ".stale")            # of a session that was killed while it broke a lock
                 if status.st_size == 0 and _inode(self.session_file) == (status.st_dev, status.st_ino):
                     gone(self.session_file)
         except OSError:

@@ -283,6 +283,13 @@ def test_who_does_not_hold_the_mailbox(told, other):
         "Another session holds the mailbox: process 4690, of which nothing is in this trace."]
 
 
+def test_who_came_later_does_not_hold_it(told):
+    """Qpopper, or a popper that lets a client try again: the session goes on, and another one logs in meanwhile."""
+    goes_on = [*begun(), *asked(), *HELD[6:8], 60, *ended("a refusal")]
+    assert told(holder(at=330), session(*goes_on, at=300)) == [
+        "Another session holds the mailbox: process 4690, of which nothing is in this trace."]
+
+
 def test_the_process_decides_between_two(told):
     """A keeper holds the lock under a number of its own; then the user has to do."""
     others = holder(pid=4600), holder(pid=4690, at=1), holder(pid=4800, at=2)
@@ -420,7 +427,7 @@ def test_a_file_may_stand_in_the_place_of_the_session(trace, tmp_path):         
 def test_what_is_remembered_is_bounded(monkeypatch, limit, value):
     monkeypatch.setattr(facts, limit, value)
     history = facts.History(None)
-    for number in range(50):
+    for number in [each // 3 for each in range(150)]:
         one = facts.Session(1, 0.0, True)
         one.user, one.logged_in = f"user{number}", 1.0
         found = facts.Facts()

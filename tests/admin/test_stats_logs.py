@@ -214,7 +214,7 @@ def test_what_is_not_there_or_no_file_is_an_error_at_once(tmp_path):
 def test_blocks_are_cut_at_the_ends_of_lines(lines, most):
     text = b"".join(line + b"\n" for line in lines)
     stream = io.BytesIO(text)
-    blocks = list(logs._whole_lines(lambda _: stream.read(most)))
+    blocks = list(logs.whole_lines(lambda _: stream.read(most)))
     assert b"".join(blocks) == text and all(block.endswith(b"\n") for block in blocks)
 
 
@@ -232,7 +232,7 @@ def test_lines_that_are_too_long_are_left_out_and_those_beside_them_are_not(read
 def test_the_rest_of_a_line_that_is_too_long_is_not_taken_for_a_line(monkeypatch):
     monkeypatch.setattr(logs, "BLOCK", 8)
     stream = io.BytesIO(b"one\n" + b"y" * 30 + b"Nov\ntwo\n")
-    assert b"".join(logs._whole_lines(lambda most: stream.read(5))) == b"one\ntwo\n"
+    assert b"".join(logs.whole_lines(lambda most: stream.read(5))) == b"one\ntwo\n"
 
 
 @given(some.lists(some.sampled_from([b"", b"a", b"ab", b"b", b"xay", b"aa", b"\0"]), max_size=9))

@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from popper.admin import main
 from popper.admin.trace import _time
 from tracing import (ADDRESS, HOST, asked, begun, deleted, ended, logged_in, opened, quitted, retrieved, session, write,
                      written)
@@ -178,7 +177,8 @@ SLOW = session(
                                           'and '
     "was 3 s old", 0.024, "Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s",
     f"+OK Pop server at {HOST} signing off.", "Deleting message 2 at offset 140 of length 200",
-    'joe at mail.example.org (192.0.2.1): -ERR Unknown command: "foo".', *ended())
+    'joe at mail.example.org (192.0.2.1): -ERR Unknown command: "foo".', ended()[0],
+    "Ended by QUIT; seconds: client 90.208, DNS 2.500, authentication 0.120, locks 6.200, scan 0.010, disk 0.024, all 99.2")
 
 
 def test_the_screen_of_a_session(trace):
@@ -187,7 +187,7 @@ def test_the_screen_of_a_session(trace):
     assert done.out == """\
 4711: joe from 192.0.2.1, 2026-11-21 12:00:00 to 12:01:26
 ended by QUIT; 6 commands, 85 octets received, 667 sent
-waited: popper 0.300 s, authentication 0.120 s, client 0.032 s, scan 0.010 s
+waited: client 90.208 s, locks 6.200 s, DNS 2.500 s, popper 0.300 s, authentication 0.120 s, disk 0.024 s, scan 0.010 s
 
 12:00:00.000               (v0.1.0) Servicing request from "192.0.2.1" at 192.0.2.1
 12:00:00.000               Started out of inetd; uid 0, configuration /etc/popper.conf
@@ -223,8 +223,8 @@ waited: popper 0.300 s, authentication 0.120 s, client 0.032 s, scan 0.010 s
 12:01:26.232               Deleting message 2 at offset 140 of length 200
 12:01:26.232               joe at mail.example.org (192.0.2.1): -ERR Unknown command: "foo".
 12:01:26.232               (v0.1.0) Ending request from "joe" at (192.0.2.1) 192.0.2.1: 85 octets received, 667 sent
-12:01:26.232               Ended by QUIT; seconds: client 0.032, DNS 0.000, authentication 0.120, locks 0.000, \
-scan 0.010, disk 0.000, all 0.180
+12:01:26.232               Ended by QUIT; seconds: client 90.208, DNS 2.500, authentication 0.120, locks 6.200, \
+scan 0.010, disk 0.024, all 99.2
 """
 
 
@@ -252,7 +252,3 @@ def test_a_session_for_a_program(trace):
 def test_a_session_that_goes_on(trace):
     done = trace("show", "4711", said=[session(*logged_in())])
     assert done.out.splitlines()[1] == "its end is not in the trace; 2 commands, 0 octets received, 137 sent"
-
-
-def test_the_group_says_what_it_does_without_docopt_in_the_way():
-    assert main.group("trace").__doc__.startswith("Usage:\n  popperctl trace show ")

@@ -224,6 +224,13 @@ def test_for_whom_was_waited(tmp_path, said, longest):
     assert one(tmp_path, *begun(), *asked(), *said).longest == longest
 
 
+def test_what_popper_adds_up_itself_is_believed(tmp_path):
+    found = one(tmp_path, *begun(), *asked(), "Login of joe failed: wrong password", 2, "-ERR [AUTH] no",
+                "Ended by a refusal; seconds: client 0.100, DNS 0.000, authentication 2.001, all 2.2")
+    assert found.waits == {"client": 0.1, "DNS": 0.0, "authentication": 2.001}
+    assert found.longest == (2.0, "fail_delay")
+
+
 def test_a_clock_that_goes_back_makes_no_wait(tmp_path):
     found = one(tmp_path, *logged_in(), -3600, 'Received: "stat"', "+OK 3 600", 2, *quitted())
     assert found.longest == (2.0, "client") and found.seconds == 0 and found.outcome == "quit"
@@ -333,12 +340,12 @@ def _with_octets(octets, source, words, console):
 
         def __exit__(self, *_):
             pass
-    before = tracelines.logs._opened
-    tracelines.logs._opened = lambda *_: Opened()
+    before = tracelines.logs.opened
+    tracelines.logs.opened = lambda *_: Opened()
     try:
         return main.main(words, console)
     finally:
-        tracelines.logs._opened = before
+        tracelines.logs.opened = before
 
 
 # -- times -------------------------------------------------------------------------------------------------------------
