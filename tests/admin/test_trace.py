@@ -178,7 +178,8 @@ SLOW = session(
     "was 3 s old", 0.024, "Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s",
     f"+OK Pop server at {HOST} signing off.", "Deleting message 2 at offset 140 of length 200",
     'joe at mail.example.org (192.0.2.1): -ERR Unknown command: "foo".', ended()[0],
-    "Ended by QUIT; seconds: client 90.208, DNS 2.500, authentication 0.120, locks 6.200, scan 0.010, disk 0.024, all 99.2")
+    "Ended by QUIT; seconds: client 90.208, DNS 2.500, authentication 0.120, locks 6.200, scan 0.010, disk 0.024, "
+    "all 99.2")
 
 
 def test_the_screen_of_a_session(trace):

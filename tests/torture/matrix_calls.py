@@ -118,8 +118,8 @@ class Bulletin(Call):
 
 
 class Merge(Call):
-    """An older popper left mail in the session lock's file. Whoever is next puts it in front when this session did
-    not."""
+    """An older popper left mail in the session lock's file. A session that cannot put it in front lets in all the same,
+    for deleting makes room; whoever is next does it."""
 
     opening = True
     free = 6
@@ -131,7 +131,7 @@ class Merge(Call):
 
     @property
     def opened(self):
-        return self.after,
+        return self.clean
 
     right = opened
 
