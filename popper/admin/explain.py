@@ -107,8 +107,9 @@ def _in_use(session: Session, found: Facts, history: History):
         holder = history.holder(session, each.when, int(process[1]) if process else 0)
         if holder is not None:
             silent = each.when - holder.last
+            number = f" (process {process[1]})" if process and "." in holder.mark else ""
             yield _fault("in-use", "Another session holds the mailbox: ", holder,
-                         f" from {holder.address}, since {clock(holder.logged_in, session.begun)}, "
+                         f"{number} from {holder.address}, since {clock(holder.logged_in, session.begun)}, "
                          f"{lasting(each.when - holder.logged_in)} before this"
                          + (f"; it had been silent for {lasting(silent)}" if silent >= SILENT else ""), holder=holder)
         else:
@@ -160,6 +161,11 @@ def _trouble(session: Session, found: Facts, _):
                          + (f" ({each.reason})" if each.reason else ""))
     if found.failed_update and not found.complaints:
         yield _fault("trouble", f"The update of {found.mailbox} failed; popper's log may say why.")
+
+
+def _bulletins(session: Session, found: Facts, _):
+    for each in found.bulletins[:1]:
+        yield _fault("bulletins", f"Bulletins were not given: {each}. popperctl bulletin check says more.")
 
 
 def _mistakes(session: Session, found: Facts, _):
@@ -272,4 +278,4 @@ def _shown(command: str) -> str:
     return command[:60] + ("..." if len(command) > 60 else "")
 
 
-RULES = (_dns, _login, _in_use, _waits, _trouble, _mistakes, _transfer, _unique_ids, _again, _end)
+RULES = (_dns, _login, _in_use, _waits, _trouble, _bulletins, _mistakes, _transfer, _unique_ids, _again, _end)

@@ -22,6 +22,7 @@ _UPDATE = re.compile(r"Update of (.+?):? (?:(\d{1,9}) deleted, \d{1,9} left|fail
 _SENT = re.compile(r"Sent (\d{1,18}) octets(?: in (\d{1,9}\.\d+) s, (\d{1,9}\.\d+) s of it waiting for the client)?$",
                    re.A)
 _TIMEOUT = re.compile(r"\(v\S{1,64}\) Timeout \((\d{1,9}) secs\) during nw (read|write) ", re.A)
+_BULLETINS = ("Unable to open bulletin ", "Bulletin directory ")
 _BUG = re.compile(r".{0,600}: internal error at (\S+): (.*)", re.S | re.A)
 
 
@@ -87,6 +88,7 @@ class Facts:
         self.sending: "Retrieval | None" = None                  # what of it is not sent yet
         self.uidl = False
         self.bug: "tuple[str, str] | None" = None
+        self.bulletins: "list[str]" = []                         # what kept them from the user
 
     def finished(self, session: Session) -> "list[Retrieval]":
         """What was retrieved to its end; Qpopper does not tell of the end."""
@@ -164,6 +166,8 @@ def _noted(found: Facts, text: str) -> None:
         found.deleted = max(found.deleted, int(line[2] or 0))
     elif line := _TIMEOUT.match(text):
         found.timeout = int(line[1]), line[2]
+    elif text.startswith(_BULLETINS):
+        found.bulletins.append(text)
     elif text.startswith("Deleting message "):
         found.deleting += 1
 

@@ -109,11 +109,11 @@ def spoken(follower: Follower, choice: Choice):
     """Yield (for a program, for a person) for each line, and None whenever there is nothing new. Those of a session of
     which it is not known yet whether it is wanted are held back until it is."""
     table = Sessions()
-    held: "dict[int, list[tuple[float, str]]]" = {}
+    held: "dict[str, list[tuple[float, str]]]" = {}
     while True:
-        for when, pid, text, ours in follower.new():
-            session = table.add(when, pid, text, ours)
-            waiting = held.setdefault(pid, [])
+        for when, mark, text, ours in follower.new():
+            session = table.add(when, mark, text, ours)
+            waiting = held.setdefault(mark, [])
             if len(waiting) < MOST_HELD:
                 waiting.append((when, text))
             if choice.fits(session):
@@ -122,11 +122,11 @@ def spoken(follower: Follower, choice: Choice):
                 waiting.clear()
             if table.ended:
                 table.ended.clear()
-                held = {pid: lines for pid, lines in held.items() if pid in table.open}
+                held = {mark: lines for mark, lines in held.items() if mark in table.open}
         yield None
 
 
 def _spoken(when: float, text: str, session: Session) -> dict:
     who, words = traceview.said(text, session.ours)
-    return {"when": exact(when), "pid": session.pid, "user": session.user or None, "address": session.address or None,
-            "who": who, "text": words}
+    return {"when": exact(when), "session": session.mark, "pid": session.pid, "user": session.user or None,
+            "address": session.address or None, "who": who, "text": words}

@@ -5,6 +5,7 @@
     <165>1 2026-11-24T18:22:48Z mail popper 1 - - TEXT          RFC 5424
     {"MESSAGE": "TEXT", "SYSLOG_IDENTIFIER": "popper", ...}     journalctl -o json
     Thu Nov 24 18:22:48 1996 [1] TEXT                           popper's trace, Qpopper 2's (ucb-popper.md 9.1)
+    Thu Nov 24 18:22:48.123 1996 [1.7] TEXT                     popper's, of a session of a popper on its own
     Nov 24 18:22:48.123 2003 [1] TEXT [pop_dele.c:42]           Qpopper 4's trace
     Nov 24 18:22:48 pop3-login: TEXT                            Dovecot's own log file
 
@@ -21,7 +22,7 @@ OLDEST = 1988                  # year of RFC 1081, the first POP3
 MONTHS = {name: number for number, name in enumerate(
     ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)}
 CLASSIC = re.compile(r"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} )?([A-Z][a-z]{2}) ([ \d]\d) (\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?"
-                     r"(?: (\d{4}) \[(\d{1,10})\])? (.*)", re.S | re.A)
+                     r"(?: (\d{4}) \[(\d{1,10}(?:\.\d{1,10})?)\])? (.*)", re.S | re.A)
 ISO = re.compile(r"(?:<\d{1,3}>(1 )?)?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)? (.*)",
                  re.S | re.A)
 RFC5424 = re.compile(r'(\S+) (\S+) (\S+) \S+ (?:-|(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*")*\])+)(?: \ufeff?(.*))?$',

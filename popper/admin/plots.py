@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import io
 import logging
+import math
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ REFERENCE = re.compile(r"(?:^|url\()#([^)]+)")
 WIDTH = 4.6                    # inches, on the screen 331 units: about as wide as a telephone is
 POINTS = 10.5                  # of text
 LONGEST_NAME = 22              # columns of a name beside a bar
+TICKS = (1, 2, 3, 6, 12, 24, 48, 72, 168, 336)         # hours from one time on an axis to the next
+MOST_TICKS = 6
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 SETTINGS = {"svg.fonttype": "none", "text.parse_math": False, "font.family": "sans-serif", "font.size": POINTS,
             "axes.edgecolor": LINES, "axes.labelcolor": INK, "xtick.color": LINES, "ytick.color": LINES,
@@ -156,13 +159,15 @@ def _scale(axis, most: float) -> None:
 
 
 def _times(axes, first: datetime.datetime, end: datetime.datetime) -> None:
-    dates = library("matplotlib.dates")
-    locator = dates.AutoDateLocator(minticks=3, maxticks=6)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(
-        locator, show_offset=False, formats=["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%S"],
-        zero_formats=["%Y", "%b %Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]))
+    """Some times on the axis, all as far from each other: whole hours of the day, days, or Mondays."""
+    hours = next((each for each in TICKS if (end - first) / datetime.timedelta(hours=each) <= MOST_TICKS), 0)
+    hours = hours or 168 * math.ceil((end - first) / datetime.timedelta(hours=168) / MOST_TICKS)
+    monday = datetime.datetime.combine(first.date(), datetime.time()) - datetime.timedelta(days=first.weekday())
+    step = datetime.timedelta(hours=hours)
+    count = range(math.ceil((first - monday) / step), math.ceil((end - monday) / step))
+    ticks = [monday + each * step for each in count]
     axes.set_xlim(first, end)
+    axes.set_xticks(ticks, [f"{tick:%d %b}" if tick.hour == 0 else f"{tick:%H:%M}" for tick in ticks])
 
 
 # -- SVG ---------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ their like in /var/log, and the trace file of the configuration; else the journa
 
 Options:
   -C FILE        configuration, /etc/popper.conf if not given
-  --since WHEN   from then on: 2026-11-24, "2026-11-24 18:00", today, yesterday,
-                 7d or 12h (ago)
+  --since WHEN   from then on: 2026-11-24, "2026-11-24 18:00", 18:00, today,
+                 yesterday, 7d, 12h or 10m (ago)
   --until WHEN   up to then; a day is meant to its end
   --user USER    of this user only; may be given more than once
   --top N        so many rows in each table; 10 if not given, 0 for all
@@ -32,9 +32,8 @@ import contextlib
 import datetime
 import json
 import os
-import re
 
-from popper.admin import exports, logins, logs, plots, report, sums
+from popper.admin import exports, logins, logs, plots, report, sums, times
 from popper.admin.console import Failed, settled
 
 TOP = 10
@@ -54,9 +53,7 @@ ADDRESSES = {"address": "ADDRESS", "failures": "FAILED", "probes": "PROBES", "na
 
 def run(arguments: dict, console) -> int:
     now = datetime.datetime.now()
-    since, until = _time(arguments["--since"], now), _time(arguments["--until"], now, at_end=True)
-    if since and until and since >= until:
-        raise Failed("--since is not before --until: there is no time between them", os.EX_USAGE)
+    since, until = times.between(arguments["--since"], arguments["--until"], now)
     asked = _top(arguments["--top"])
     top = TOP if asked is None else asked or None
     form = next((name for name in ("--csv", "--prometheus", "--json") if arguments[name]), "")
@@ -107,27 +104,6 @@ def _top(text: "str | None") -> "int | None":
     if not (text.isascii() and text.isdigit() and len(text) <= 6):
         raise Failed(f'--top: "{text}" is no number of rows', os.EX_USAGE)
     return int(text)
-
-
-def _time(text: "str | None", now: datetime.datetime, at_end: bool = False) -> "datetime.datetime | None":
-    """The time that somebody means. at_end: of a day the end is meant."""
-    if text is None:
-        return None
-    today = datetime.datetime.combine(now.date(), datetime.time())
-    day = {"today": today, "yesterday": today - datetime.timedelta(days=1)}.get(text)
-    ago = re.fullmatch(r"(\d{1,5})([dh])", text, re.A)
-    try:
-        if ago:
-            return now - datetime.timedelta(**{"days" if ago[2] == "d" else "hours": int(ago[1])})
-        if day is None and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.A):
-            day = datetime.datetime.fromisoformat(text)
-        if day is not None:
-            return day + datetime.timedelta(days=at_end)
-        if re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", text, re.A):
-            return datetime.datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        pass
-    raise Failed(f'"{text}" is no time; write 2026-11-24, "2026-11-24 18:00", today, yesterday, 7d or 12h', os.EX_USAGE)
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------

@@ -47,12 +47,11 @@ Examples:
 import datetime
 import difflib
 import os
-import re
 
-from popper.admin import following, replay, traceview, usage, watches
+from popper.admin import following, replay, times, traceview, usage, watches
 from popper.admin.console import Failed, settled
 from popper.admin.explain import History, explain
-from popper.admin.tracelines import UNITS, Reading, instant
+from popper.admin.tracelines import Reading, instant
 from popper.admin.traces import OUTCOMES, Choice, Named, Session, Sessions, exact, sessions
 
 MOST_NAMES = 20                # sessions that one name may mean, of those that are listed
@@ -92,12 +91,12 @@ def _explain(arguments: dict, options, console) -> int:
         wanted = Named(text)
     elif text is not None:
         names = [text, *names]
-    choice, table = _choice(arguments), Sessions(lambda pid, when: True)
+    choice, table = _choice(arguments), Sessions(lambda mark, when: True)
     history, told = History(table), []
     traces = Traces(_files(names, options), table, console)
     for session in traces:
         findings = explain(session, history)
-        if choice.fits(session) and (wanted is None or wanted.fits(session.pid, session.begun)):
+        if choice.fits(session) and (wanted is None or wanted.fits(session.mark, session.begun)):
             told.append((session, findings))
     if wanted and not told:
         raise _no_session(text)
@@ -110,7 +109,10 @@ def _explain(arguments: dict, options, console) -> int:
             console.say("    " + finding.sentence(table.name), "yellow" if finding.fault else "")
         if wanted and not findings:
             console.say("    Nothing went wrong.", "green")
-    if not wanted:
+    if not wanted and not told:
+        console.say("There is no such session: was it traced (popperctl trace list), and does the mail program get "
+                    "here?")
+    elif not wanted:
         fine = sum(not findings for _, findings in told)
         console.say(f"{len(told)} session{'s' * (len(told) != 1)}; there is nothing to say of {fine}")
     return traces.status
@@ -160,11 +162,11 @@ def _files(names: "list[str]", options) -> "list[str]":
 
 
 class Traces:
-    """The sessions in files, as an iterable, or those of one process; what could not be read is told. status: then,
+    """The sessions in files, as an iterable, or those of one mark; what could not be read is told. status: then,
     that of the command."""
 
-    def __init__(self, names: "list[str]", table: Sessions, console, pid: "int | None" = None) -> None:
-        self.reading = Reading(names, pid, complain=console.complain)
+    def __init__(self, names: "list[str]", table: Sessions, console, mark: "str | None" = None) -> None:
+        self.reading = Reading(names, mark, complain=console.complain)
         self.table = table
         self.console = console
         self.status = os.EX_OK
@@ -189,15 +191,15 @@ def _find(arguments: dict, options, console) -> "tuple[Session, str]":
         raise Failed(f'"{text}" is no session; write 4711, or 4711@18:22:48, as popperctl trace prints it',
                      os.EX_USAGE) from None
     table, found = Sessions(wanted.fits), []
-    for session in Traces(_files(arguments["FILE"], options), table, console, wanted.pid):
-        if wanted.fits(session.pid, session.begun):
+    for session in Traces(_files(arguments["FILE"], options), table, console, wanted.mark):
+        if wanted.fits(session.mark, session.begun):
             found.append(session)
             for each in found[-2:] if len(found) > 1 else ():
                 each.lines = []              # nobody can tell which of them is meant; the names will do
     if not found:
         raise _no_session(text)
     if len(found) > 1:
-        names = [f"{each.pid}@{exact(each.begun)}" for each in found[:MOST_NAMES]]
+        names = [f"{each.mark}@{exact(each.begun)}" for each in found[:MOST_NAMES]]
         raise Failed(f"{text} may be any of {len(found)} sessions; name one of them: {', '.join(names)}"
                      + (", ..." if len(found) > MOST_NAMES else ""), os.EX_DATAERR)
     return found[0], table.name(found[0])
@@ -211,10 +213,7 @@ def _no_session(text: str) -> Failed:
 
 def _choice(arguments: dict) -> Choice:
     """The sessions that the options choose."""
-    now = datetime.datetime.now()
-    since, until = _time(arguments["--since"], now), _time(arguments["--until"], now, at_end=True)
-    if since and until and since >= until:
-        raise Failed("--since is not before --until: there is no time between them", os.EX_USAGE)
+    since, until = times.between(arguments["--since"], arguments["--until"], datetime.datetime.now())
     try:
         Choice(address=arguments["--address"] or "")
     except ValueError:
@@ -225,26 +224,3 @@ def _choice(arguments: dict) -> Choice:
     except ValueError:
         raise Failed(f'"{arguments["--outcome"]}" is no outcome; there is {", ".join((*OUTCOMES, *Choice.CODES))}',
                      os.EX_USAGE) from None
-
-
-def _time(text: "str | None", now: datetime.datetime, at_end: bool = False) -> "datetime.datetime | None":
-    """The time that somebody means. at_end: of a day the end is meant."""
-    if text is None:
-        return None
-    today = datetime.datetime.combine(now.date(), datetime.time())
-    day = {"today": today, "yesterday": today - datetime.timedelta(days=1)}.get(text)
-    try:
-        if ago := re.fullmatch(r"(\d{1,5})([smhd])", text, re.A):
-            return now - datetime.timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
-        if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text, re.A):
-            return datetime.datetime.combine(now.date(), datetime.time.fromisoformat(text))
-        if day is None and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.A):
-            day = datetime.datetime.fromisoformat(text)
-        if day is not None:
-            return day + datetime.timedelta(days=at_end)
-        if re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", text, re.A):
-            return datetime.datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        pass
-    raise Failed(f'"{text}" is no time; write 2026-11-24, "2026-11-24 18:00", 18:00, today, yesterday, 7d, 12h or 10m',
-                 os.EX_USAGE)

@@ -1,8 +1,11 @@
 """The lines of trace files, gigabytes of them, and the times that stand in them.
 
     Sat Nov 21 08:37:50.123 2026 [4711] TEXT                     popper's
+    Sat Nov 21 08:37:50.123 2026 [4711.7] TEXT                   popper's, on its own
     Thu Nov 24 18:22:48 1996 [4711] TEXT                         Qpopper 2's, with a line of the stamp alone behind each
     Nov 24 18:22:48.123 2003 [4711] TEXT [pop_dele.c:42]         Qpopper 4's, the same (ucb-popper.md 9.1)
+
+What stands in brackets is the mark of a session: the number of its process, or that and its own number.
 
 What stands in a file is believed of nobody: a line that cannot be read is counted and left out, and a clock may go
 back. Times are seconds of the local clock since the first day of year 1, so that differences need no calendar; `moment`
@@ -15,24 +18,23 @@ import re
 from popper.admin import logline, logs
 
 LINE = re.compile(rb"^([A-Z][a-z][a-z] (?:[A-Z][a-z][a-z] )?[ \d]\d \d\d:\d\d:\d\d)(\.\d{1,6})?( \d{4}) "
-                  rb"\[(\d{1,10})\] (.*)$", re.M)
+                  rb"\[(\d{1,10}(?:\.\d{1,10})?)\] (.*)$", re.M)
 STAMP = re.compile(rb"^(?:[A-Z][a-z][a-z] )?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? \d{4} ?$|^$", re.M)
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}         # of times that people write
 DAY_NAMED = len("Sat Nov 21 08:37:50")
 LONGEST = 8192                 # octets of a line that are kept
 
 
 class Reading:
-    """Goes through traces once, the oldest first, as an iterator of (when, pid, text, whether it is popper's own).
+    """Goes through traces once, the oldest first, as an iterator of (when, mark, text, whether it is popper's own).
 
-    pid: of this process only, or None; other lines then cost a search in memory and nothing else. tick(octets): called
+    mark: of this session only, or None; other lines then cost a search in memory and nothing else. tick(octets): called
     as files are read; complain(text): told what could not be read. When it has ended: octets and lines that were read,
     `odd` lines that are none of a trace, `broken` files that could not be read to their end.
     """
 
-    def __init__(self, names: "list[str]", pid: "int | None" = None, tick=lambda octets: None,
+    def __init__(self, names: "list[str]", mark: "str | None" = None, tick=lambda octets: None,
                  complain=lambda text: None) -> None:
-        self.mark = None if pid is None else b" [%d] " % pid
+        self.mark = None if mark is None else f" [{mark}] ".encode()
         self.sources = [logs.Source(name) for name in names]
         if len(self.sources) > 1:
             self.sources.sort(key=_first_time)
@@ -63,7 +65,7 @@ class Reading:
         count = block.count(b"\n")
         self.lines += count
         known = 0
-        for stamp, part, year, pid, octets in LINE.findall(block):
+        for stamp, part, year, mark, octets in LINE.findall(block):
             when = stamps.time(stamp + year) if stamp + year != stamps.text else stamps.when
             if when is None:
                 continue
@@ -73,7 +75,7 @@ class Reading:
                 text = text.rstrip("\r")
             if len(stamp) < DAY_NAMED:
                 text = logline.PLACE.sub("", text)
-            yield when + float(part) if part else when, int(pid), text, bool(part) and len(stamp) == DAY_NAMED
+            yield when + float(part) if part else when, mark.decode(), text, bool(part) and len(stamp) == DAY_NAMED
         if known < count:
             self.odd += count - known - len(STAMP.findall(block, 0, len(block) - 1))
 

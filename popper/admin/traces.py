@@ -1,7 +1,7 @@
-"""Sessions out of the lines of a trace: each line told to its session by the process, a session out when it has ended.
+"""Sessions out of the lines of a trace: each line told to its session by its mark, a session out when it has ended.
 
-A session goes from `Servicing request` to `Ended by`, in Qpopper's to `Ending request` (ucb-popper.md 9); numbers of
-processes come again. Memory grows with the sessions that are open at one time.
+A session goes from `Servicing request` to `Ended by`, in Qpopper's to `Ending request` (ucb-popper.md 9); marks come
+again, for they are numbers of processes. Memory grows with the sessions that are open at one time.
 """
 
 import collections
@@ -13,7 +13,8 @@ from popper.admin.tracelines import moment
 MOST_OPEN = 100000             # sessions that are open at one time; a killed one is until its number comes again
 MOST_ENDING = 1000             # sessions whose last line may still come
 MOST_LINES = 200000            # lines that are kept of a session
-MOST_PIDS = 1 << 22            # numbers that Linux gives to processes
+MOST_NUMBERS = 1 << 22         # numbers that Linux gives to processes; sessions of one daemon that are told apart
+MOST_MET = 1 << 24             # of all of them
 
 QUIT, CLOSED, TIMEOUT, SIGNAL = "quit", "closed", "timeout", "signal"
 REFUSED, ERROR, MAILDROP, OPEN, UNKNOWN = "refused", "error", "maildrop", "open", "unknown"
@@ -42,23 +43,24 @@ _MEANT = (("password supplied for", "AUTH"), ("lock busy", "IN-USE"), ("being un
 # beginning of a line that says how long something took: what for
 _TOOK = (("Client ", "DNS"), ("Locks of ", "locks"), ("Session lock of ", "locks"),
          ("Authentication took ", "authentication"), ("Scan of ", "scan"), ("Update of ", "disk"))
+_UNNAMED = ('Client at "', 'Client address "')           # beginnings of complaints about the name of a client
 FAIL_DELAY = "fail_delay"      # what a wrong password is made to wait, by the directive of that name
 
 
 class Session:
-    """What is known of one session, growing with its lines.
+    """What is known of one session, growing with its lines. mark: what its lines have in brackets.
 
     begun, last: times of its first and latest line; logged_in: when, or None; outcome: one of OUTCOMES; code: of the
     last -ERR that had one; waits: {what for: seconds}; longest: (seconds, what for); lines: [(when, text), ...] where
     they are kept, without those of texts of messages; left_out: how many are missing in it.
     """
 
-    __slots__ = ("pid", "begun", "last", "ours", "serviced", "host", "address", "user", "logged_in", "commands",
+    __slots__ = ("mark", "begun", "last", "ours", "serviced", "host", "address", "user", "logged_in", "commands",
                  "word", "received", "sent", "outcome", "code", "over", "waits", "longest", "lines", "left_out",
                  "_counted", "_how", "_failed", "_awaits")
 
-    def __init__(self, pid: int, when: float, ours: bool, keeps: bool = False) -> None:
-        self.pid = pid
+    def __init__(self, mark: str, when: float, ours: bool, keeps: bool = False) -> None:
+        self.mark = mark
         self.begun = self.last = when
         self.ours = ours                     # popper's, not Qpopper's
         self.serviced = self.over = self._failed = self._awaits = False
@@ -95,6 +97,11 @@ class Session:
                                          REFUSED if self.code and self.logged_in is None else UNKNOWN)
         if self.sent is None:
             self.sent = self._counted
+
+    @property
+    def pid(self) -> int:
+        """The number of the process: its own, or that of the daemon."""
+        return int(self.mark.partition(".")[0])
 
     @property
     def is_one(self) -> bool:
@@ -147,6 +154,8 @@ class Session:
         return True
 
     def _took(self, text: str, gap: float) -> bool:
+        if text.startswith(_UNNAMED):
+            return self._was_named(gap)
         for beginning, what in _TOOK:
             if text.startswith(beginning) and (found := _SECONDS.search(text)):
                 self._waited(what, float(found[1]))
@@ -170,11 +179,19 @@ class Session:
                 self.user = found[1]
             if found[4]:
                 self.received, self.sent = int(found[4]), int(found[5])
+        elif ") Unable to get canonical name of client " in text:
+            self._was_named(gap)
         elif ") Timeout (" in text:
             self._how = TIMEOUT
             self._waited("client", gap)
         else:
             return False
+        return True
+
+    def _was_named(self, gap: float) -> bool:
+        """A complaint about the client's name; popper says in the next line how long DNS took, Qpopper never."""
+        if not self.ours:
+            self._waited("DNS", gap)
         return True
 
     def _ended(self, text: str, gap: float) -> bool:
@@ -225,24 +242,25 @@ _ACTS = {"Re": Session._asked, "+O": Session._answered, "Se": Session._gave, "(v
 
 class Sessions:
     """Takes lines in and puts them together. ended: sessions of which no line comes any more, to be taken out.
-    keeps(pid, when): whether the session that begins then is to keep its lines."""
+    keeps(mark, when): whether the session that begins then is to keep its lines."""
 
-    def __init__(self, keeps=lambda pid, when: False) -> None:
+    def __init__(self, keeps=lambda mark, when: False) -> None:
         self.keeps = keeps
-        self.open: "dict[int, Session]" = {}
+        self.open: "dict[str, Session]" = {}
         self.ended: "list[Session]" = []
         self.ending: "collections.deque[Session]" = collections.deque()
-        self.pids = bytearray()              # by number of process: how many sessions, 2 for more
+        self.met: "dict[str, bytearray]" = {}            # daemon, or "": by number, how many sessions; 2 for more
+        self.room = MOST_MET
 
-    def add(self, when: float, pid: int, text: str, ours: bool = True) -> Session:
+    def add(self, when: float, mark: str, text: str, ours: bool = True) -> Session:
         """The session that a line belongs to."""
-        session = self.open.get(pid)
+        session = self.open.get(mark)
         if session is None or (session.serviced and text[:1] in "(TD" and _begins(text)):
             if session is not None:
                 self._close(session)
             elif len(self.open) >= MOST_OPEN:
                 self._close(next(iter(self.open.values())))
-            session = self.open[pid] = Session(pid, when, ours, self.keeps(pid, when))
+            session = self.open[mark] = Session(mark, when, ours, self.keeps(mark, when))
         over = session.over
         session.take(when, text)
         if session.over:
@@ -260,21 +278,31 @@ class Sessions:
             self._close(session)
 
     def name(self, session: Session) -> str:
-        """What to call a session: its process, with the time where that number came more than once."""
-        known = session.pid < MOST_PIDS and self.pids[session.pid:session.pid + 1] in (b"", b"\0", b"\1")
-        return str(session.pid) if known else f"{session.pid}@{moment(session.begun):%H:%M:%S}"
+        """What to call a session: by its mark, with the time where that came more than once."""
+        daemon, _, number = session.mark.rpartition(".")
+        met, place = self.met.get(daemon, b""), int(number)
+        known = place < MOST_NUMBERS and (self.room > 0 or place < len(met)) and met[place:place + 1] != b"\2"
+        return session.mark if known else f"{session.mark}@{moment(session.begun):%H:%M:%S}"
 
     def _close(self, session: Session) -> None:
-        if self.open.get(session.pid) is not session:
+        if self.open.get(session.mark) is not session:
             return
-        del self.open[session.pid]
+        del self.open[session.mark]
         session.close()
         if session.is_one:
             self.ended.append(session)
-            if session.pid < MOST_PIDS:
-                if session.pid >= len(self.pids):
-                    self.pids.extend(bytes(session.pid + 1 - len(self.pids)))
-                self.pids[session.pid] = min(2, self.pids[session.pid] + 1)
+            self._count(session.mark)
+
+    def _count(self, mark: str) -> None:
+        """Remember that there was a session of this mark, as long as there is room."""
+        daemon, _, number = mark.rpartition(".")
+        place, met = int(number), self.met.setdefault(daemon, bytearray())
+        more = place + 1 - len(met)
+        if more > 0 and place < MOST_NUMBERS and self.room > 0:
+            met.extend(bytes(more))
+            self.room -= more
+        if place < len(met):
+            met[place] = min(2, met[place] + 1)
 
 
 def _begins(text: str) -> bool:
@@ -297,21 +325,21 @@ def sessions(lines, table: Sessions):
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
 class Named:
-    """The sessions that a name means: PID, PID@HH:MM:SS, PID@YYYY-MM-DDTHH:MM:SS, as any fraction of a second may
+    """The sessions that a name means: MARK, MARK@HH:MM:SS, MARK@YYYY-MM-DDTHH:MM:SS, as any fraction of a second may
     follow. Raises ValueError for what is no name."""
 
-    SHAPE = re.compile(r"(\d{1,10})(?:@((?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(?:\.\d{1,3})?))?", re.A)
+    SHAPE = re.compile(r"(\d{1,10}(?:\.\d{1,10})?)(?:@((?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(?:\.\d{1,3})?))?", re.A)
 
     def __init__(self, name: str) -> None:
         found = self.SHAPE.fullmatch(name)
         if not found:
             raise ValueError(name)
-        self.pid = int(found[1])
+        self.mark = found[1]
         self.time = found[2] or ""
 
-    def fits(self, pid: int, begun: float) -> bool:
-        """Whether it means the session of a process that began then."""
-        if pid != self.pid:
+    def fits(self, mark: str, begun: float) -> bool:
+        """Whether it means the session of that mark that began then."""
+        if mark != self.mark:
             return False
         full = exact(begun)
         return not self.time or (full if "T" in self.time else full.partition("T")[2]).startswith(self.time)

@@ -59,13 +59,13 @@ def said(text: str, ours: bool) -> "tuple[str, str]":
 def live(when: float, text: str, session: Session) -> str:
     """A line as it comes."""
     who, words = said(text, session.ours)
-    return f"{_clock(when)}  {session.pid:>7}  {session.user or '-':<12}  {MARKS[who]} {words}"
+    return f"{_clock(when)}  {session.mark:>7}  {session.user or '-':<12}  {MARKS[who]} {words}"
 
 
 def conversation(session: Session) -> "list[dict]":
     """The lines of a session that kept them: when, gap (seconds since the line before), who, text, waits
     [(seconds, what for), ...] that end with this line."""
-    again = Session(session.pid, session.begun, session.ours)
+    again = Session(session.mark, session.begun, session.ours)
     found = []
     for when, text in session.lines:
         before, last = dict(again.waits), again.last

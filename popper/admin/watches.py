@@ -11,7 +11,8 @@ import time
 
 from popper.account import plain_name
 from popper.admin.console import Failed
-from popper.admin.tracelines import UNITS, lasting
+from popper.admin.times import UNITS
+from popper.admin.tracelines import lasting
 from popper.peer import plain
 
 FOR = "10m"                    # how long, when nobody says

@@ -105,6 +105,8 @@ class Chromium:
         """What an expression is in the page."""
         return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
-    def picture(self):
-        """All of the page as PNG octets."""
-        return base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"])
+    def picture(self, height=None):
+        """All of the page as PNG octets, or so many pixels of it from its head, as wide as the window."""
+        clip = {} if height is None else {"clip": {
+            "x": 0, "y": 0, "width": self.value("document.documentElement.clientWidth"), "height": height, "scale": 1}}
+        return base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True, **clip)["data"])

@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import random
 
 import pytest
 
@@ -116,6 +117,25 @@ def busy_month(users=12, days=30):
                                          pid=pid))]
         when = at(days=day - days, hours=day % 24)
         lines += [(when, classic(when, failed(f"guess{guess}", f"198.51.100.{guess % 5}"))) for guess in range(day % 9)]
+    return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
+
+
+def office():
+    """Three weeks of an office that makes a fair picture: less on Sundays, some who leave their mail, some who guess."""
+    chance, lines, held, pid = random.Random(1957), [], {}, 0
+    for day in range(-21, 0):
+        busy = 0.3 if at(days=day).weekday() > 4 else 1.0
+        for number, user in enumerate(("ann", "bob", "cho", "dora", "eve", "finn", "gus", "hana", "ines", "joe", "kim")):
+            for hour in sorted(chance.sample(range(-2, 12), int(busy * chance.randint(2, 9)))):
+                pid, when = pid + 1, at(days=day, hours=hour, minutes=chance.randrange(60), seconds=number)
+                held[user] = held.get(user, 0) + chance.randint(0, 4) * 1000 * chance.randint(1, 30)
+                left = held[user] if user in ("bob", "ines", "joe") else 0
+                gone, held[user] = held[user] - left, left
+                lines += [(when, classic(when, login(user, f"192.0.2.{number + 1}"), pid=pid)), (when, classic(
+                    when, stats(user, gone // 12000, gone, left // 12000, left, f"192.0.2.{number + 1}"), pid=pid))]
+        for _ in range(chance.choice((0, 0, 1, 2, 5, 9))):
+            when = at(days=day, hours=chance.randrange(24) - 9, minutes=chance.randrange(60))
+            lines.append((when, classic(when, failed("root", f"198.51.100.{chance.choice((7, 7, 7, 23, 99))}"))))
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 
 

@@ -290,6 +290,24 @@ def test_who_came_later_does_not_hold_it(told):
         "Another session holds the mailbox: process 4690, of which nothing is in this trace."]
 
 
+def test_a_holder_whose_process_is_not_in_its_name(told):
+    """As with sessions of a popper on its own; who wants to end it needs the number."""
+    holder = session(*logged_in(), 60, *quitted(), pid="4700.7", at=0)
+    late = session(*begun(), *asked(), *refused(f"[IN-USE] {BUSY}", "/var/mail/.joe.pop: held by process 4811"),
+                   pid="4700.8", at=30)
+    (sentence,) = told(holder, late)
+    assert sentence.startswith(
+        "Another session holds the mailbox: 4700.7 (process 4811) from 192.0.2.1, since 12:00:00, ")
+    assert sentence.endswith("; it ended at 12:01:00, by QUIT.")
+
+
+def test_there_is_nothing_to_explain(trace):             # noqa: F811
+    done = trace("explain", "--user", "nobody", said=[PERFECT])
+    assert (done.status, done.err) == (0, "")
+    assert done.out == ("There is no such session: was it traced (popperctl trace list), and does the mail program get "
+                        "here?\n")
+
+
 def test_the_process_decides_between_two(told):
     """A keeper holds the lock under a number of its own; then the user has to do."""
     others = holder(pid=4600), holder(pid=4690, at=1), holder(pid=4800, at=2)

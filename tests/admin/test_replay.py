@@ -308,7 +308,7 @@ def test_servers():
 
 
 def said_in(*said, style=None):
-    one = Session(1, 0.0, style is None, True)
+    one = Session("1", 0.0, style is None, True)
     for text in said:
         if isinstance(text, str):
             one.take(0.0, text)

@@ -1,5 +1,6 @@
 """The page of popperctl stats --html as octets: whole, from nowhere else, safe, and readable by more than eyes."""
 
+import datetime
 import html.parser
 import os
 import re
@@ -228,3 +229,18 @@ def test_long_names_beside_bars_keep_their_ends():
     assert plots._label("joe") == "joe"
     assert plots._label("2001:db8:1234:5678:9abc:def0:1234:0001") == "2001:db8:123…1234:0001"
     assert plots._label("x" * 22) == "x" * 22
+
+
+@pytest.mark.parametrize("hours", [1, 2, 7, 30, 72, 24 * 9, 24 * 21, 24 * 31, 24 * 100, 24 * 365, 24 * 2000])
+@pytest.mark.parametrize("later", [0, 5, 100])
+def test_times_on_an_axis_are_as_far_from_each_other(hours, later):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    first = at(hours=later - 9)
+    plots._times(axes, first, first + datetime.timedelta(hours=hours))
+    ticks = list(axes.get_xticks())
+    assert 1 <= len(ticks) <= plots.MOST_TICKS + 1
+    assert len({round(after - before, 6) for before, after in zip(ticks, ticks[1:])}) <= 1
+    left, right = axes.get_xlim()
+    assert left <= ticks[0] and ticks[-1] < right and right - left == pytest.approx(hours / 24)
+    assert hours < 3 or len(ticks) > 1

@@ -50,6 +50,12 @@ def log(tmp_path):
 
 # -- frames ------------------------------------------------------------------------------------------------------------
 
+def test_a_trace_of_a_popper_on_its_own():
+    """A session has a number behind that of the daemon."""
+    line = corpus.trace(at(), "TEXT with: colons", "7.22")
+    assert read_line(line) == (at(), "", "", "7.22", "TEXT with: colons")
+
+
 @pytest.mark.parametrize("frame", corpus.FRAMES)
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Los_Angeles"])
 def test_every_frame_gives_the_same_line(monkeypatch, frame, zone):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from popper.admin.trace import _time
+from popper.admin import times
 from tracing import (ADDRESS, HOST, asked, begun, deleted, ended, logged_in, opened, quitted, retrieved, session, write,
                      written)
 from tracing import conf, popperctl, trace    # noqa: F401, fixtures
@@ -74,7 +74,7 @@ def test_which_sessions(trace, words, found):
     ("2026-11-20", True, "2026-11-21 00:00:00"), ("2026-11-20 18:00", True, "2026-11-20 18:00:00"),
 ])
 def test_times_that_people_write(text, at_end, when):
-    assert str(_time(text, datetime.datetime(2026, 11, 21, 15), at_end)) == when
+    assert str(times.meant(text, datetime.datetime(2026, 11, 21, 15), at_end)) == when
 
 
 @pytest.mark.parametrize("words, complaint", [
@@ -145,6 +145,25 @@ def test_names_of_sessions_whose_process_came_again(trace):
     assert "any of 2 sessions" in done.err
     assert "fay from" in trace("show", "4711@2026-11-22T12:00:00").out
     assert "fay from" in trace("show", "4711@2026-11-22T12:00:00.000").out
+
+
+def test_a_session_of_a_daemon(trace):
+    """Its mark has the number of the daemon and one of its own; both must be given."""
+    one = session(*logged_in("ann"), *quitted("ann"), pid="4711.2")
+    other = session(*logged_in("bob"), *quitted("bob"), pid="4711.22", at=100)
+    done = trace("--json", said=[one, other])
+    assert [(row["session"], row["pid"], row["user"]) for row in done.json] == [
+        ("4711.2", 4711, "ann"), ("4711.22", 4711, "bob")]
+    assert names(trace()) == ["4711.2", "4711.22"]
+    assert trace("show", "4711.2").out.startswith("4711.2: ann from 192.0.2.1, ")
+    assert trace("show", "4711.22@12:01:40").out.startswith("4711.22: bob from ")
+    assert " 4711.2  ann from" in trace("explain", "4711.2").out
+    done = trace("show", "4711")
+    assert (done.status, done.err) == (os.EX_DATAERR,
+                                       "popperctl: there is no session 4711; popperctl trace lists them\n")
+    again = session(*logged_in("eve"), *quitted("eve"), pid="4711.2", at=200)
+    assert names(trace(said=[one, again])) == ["4711.2@12:00:00", "4711.2@12:03:20"]
+    assert "eve from" in trace("show", "4711.2@12:03:20").out
 
 
 def test_a_process_that_is_only_spoken_of(trace):

@@ -41,8 +41,8 @@ def add(path, text):
         file.write(text)
 
 
-def pids(follower):
-    return [pid for _, pid, _, _ in follower.new()]
+def marks(follower):
+    return [mark for _, mark, _, _ in follower.new()]
 
 
 def coming(texts):
@@ -55,43 +55,43 @@ def coming(texts):
 def test_lines_as_they_are_added(path, follow):
     add(path, JOE)
     follower = follow()
-    assert pids(follower) == []
+    assert marks(follower) == []
     add(path, ANN)
-    assert pids(follower) == [4712] * ANN.count("\n") and pids(follower) == []
+    assert marks(follower) == ["4712"] * ANN.count("\n") and marks(follower) == []
 
 
 def test_half_a_line_is_waited_for(path, follow):
     follower = follow()
     add(path, JOE[:100])
-    before = len(pids(follower))
+    before = len(marks(follower))
     add(path, JOE[100:])
-    assert before < 2 and before + len(pids(follower)) == JOE.count("\n")
+    assert before < 2 and before + len(marks(follower)) == JOE.count("\n")
 
 
 def test_a_file_that_is_not_there_yet(path, follow):
     follower = follow()
-    assert pids(follower) == []
+    assert marks(follower) == []
     add(path, JOE)
-    assert len(pids(follower)) == JOE.count("\n")
+    assert len(marks(follower)) == JOE.count("\n")
 
 
 def test_a_file_that_is_renamed(path, follow):
     """logrotate renames, and makes a new one; a session that has the old one open goes on there."""
     follower = follow()
     add(path, JOE[:200])
-    assert set(pids(follower)) == {4711}
+    assert set(marks(follower)) == {"4711"}
     path.rename(f"{path}.1")
     add(path, ANN)
     add(f"{path}.1", JOE[200:])
-    found = pids(follower)
-    assert found.count(4712) == ANN.count("\n") and found.count(4711) >= JOE.count("\n") - 4
+    found = marks(follower)
+    assert found.count("4712") == ANN.count("\n") and found.count("4711") >= JOE.count("\n") - 4
 
 
 def test_old_files_are_given_up(path, follow):
     follower = follow()
     for number in range(10):
         add(path, JOE)
-        assert len(pids(follower)) == JOE.count("\n")
+        assert len(marks(follower)) == JOE.count("\n")
         path.rename(f"{path}.{number}")
     assert len(follower.files) <= following.MOST_OLD + 1
     opened_by_us = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(
@@ -105,7 +105,7 @@ def test_a_file_that_is_emptied(path, follow):
     follower = follow()
     path.write_text("")
     add(path, JOE)
-    assert pids(follower) == [4711] * JOE.count("\n")
+    assert marks(follower) == ["4711"] * JOE.count("\n")
 
 
 def test_a_line_without_end_does_not_fill_the_memory(path, follow, monkeypatch):
@@ -113,9 +113,9 @@ def test_a_line_without_end_does_not_fill_the_memory(path, follow, monkeypatch):
     follower = follow()
     for _ in range(5):
         add(path, "x" * 999)
-        assert pids(follower) == [] and len(follower.files[0].rest) <= 1000
+        assert marks(follower) == [] and len(follower.files[0].rest) <= 1000
     add(path, "\n" + JOE)
-    assert pids(follower) == [4711] * JOE.count("\n")
+    assert marks(follower) == ["4711"] * JOE.count("\n")
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def test_lines_for_people_and_for_programs(path, follow):
         "12:00:00.000     4711  -             S: +OK UCB Pop server (version 0.1.0) at pop.example.org starting.",
         "12:00:00.020     4711  joe           C: user joe",
         "12:00:00.020     4711  joe           S: +OK Password required for joe.")
-    assert for_programs[3] == {"when": "2026-11-21T12:00:00.020", "pid": 4711, "user": "joe", "address": "192.0.2.1",
-                               "who": "client", "text": "user joe"}
+    assert for_programs[3] == {"when": "2026-11-21T12:00:00.020", "session": "4711", "pid": 4711, "user": "joe",
+                               "address": "192.0.2.1", "who": "client", "text": "user joe"}
 
 
 def test_lines_wait_until_it_is_known_whose_they_are(path, follow):

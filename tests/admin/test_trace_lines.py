@@ -32,7 +32,7 @@ QPOPPER_QUIT = ['Received: "quit"', "+OK Pop server at pop.example.org signing o
 
 def read(path, keeps=False):
     reading = Reading([str(path)])
-    return list(sessions(reading, Sessions(lambda pid, when: keeps))), reading
+    return list(sessions(reading, Sessions(lambda mark, when: keeps))), reading
 
 
 def one(tmp_path, *said, keeps=False, **how):
@@ -167,6 +167,53 @@ def test_the_end_of_an_older_poppers_session_may_be_the_last_line(tmp_path, monk
     assert {each.outcome for each in table.ended} == {"quit"}
 
 
+@pytest.mark.parametrize("complaint", [
+    "(v0.1.0) Unable to get canonical name of client 192.0.2.1: no answer in time",
+    'Client at "192.0.2.1" resolves to an unknown host name "x.example.org"',
+    'Client address "192.0.2.1" not listed for its host name "x.example.org"'])
+@pytest.mark.parametrize("style", [OURS, QPOPPER_4])
+def test_a_complaint_about_a_name_comes_from_dns(tmp_path, complaint, style):
+    """popper says in the next line how long it took; the pause before the complaint is no other wait."""
+    took = ["Client 192.0.2.1 has no name to go by, after 4.000 s"] if style == OURS else []
+    found = one(tmp_path, *begun(), *asked(), 4.0, complaint, *took, *opened(), *quitted(), style=style)
+    assert (found.longest, found.waits.get("popper", 0)) == ((4.0, "DNS"), 0)
+
+
+def test_sessions_of_a_daemon_have_a_number_of_their_own(tmp_path):
+    """All have its process in their mark; 4711.2 is none of 4711.22's, 4711's or 711.2's."""
+    marks = ("4711.2", "4711.22", "4711", "711.2", "4711.0", "1.9999999999")
+    found, reading = read(write(tmp_path / "t", *[
+        session(*logged_in(f"u{place}"), *quitted(f"u{place}"), pid=mark) for place, mark in enumerate(marks)]))
+    assert reading.odd == 0
+    assert {each.mark: (each.user, each.commands, each.outcome) for each in found} == {
+        mark: (f"u{place}", 3, "quit") for place, mark in enumerate(marks)}
+    assert [each.pid for each in found if each.mark == "4711.22"] == [4711]
+
+
+def names_of(*marks):
+    """What sessions are called that had these marks, one after the other."""
+    table = Sessions()
+    for when, mark in enumerate(marks):
+        table.add(when, mark, '(v1) Servicing request from "x" at 192.0.2.1')
+        table.add(when, mark, "Ended by QUIT")
+    return [table.name(each) for each in table.ended]
+
+
+def test_names_of_sessions_whose_mark_came_again(monkeypatch):
+    """A daemon in a container is process 1 every time it is started."""
+    assert names_of("1.1", "1.2", "1", "2.1", "1.1") == ["1.1@00:00:00", "1.2", "1", "2.1", "1.1@00:00:04"]
+    # where nothing can be remembered of a number, its time is told as well
+    assert names_of("1.4194304", "5") == ["1.4194304@00:00:00", "5"]
+    monkeypatch.setattr(traces, "MOST_MET", 10)
+    assert names_of("1.20", "2.20", "1.7", "1.7") == ["1.20", "2.20@00:00:01", "1.7@00:00:02", "1.7@00:00:03"]
+
+
+@pytest.mark.parametrize("mark", ["4711.", ".2", "4711.2.3", "4711.x", "4711.12345678901", "4711,2"])
+def test_what_is_no_mark(tmp_path, mark):
+    found, reading = read(write(tmp_path / "t", session("+OK", pid=mark)))
+    assert (found, reading.odd) == ([], 1)
+
+
 def test_sessions_without_end_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(traces, "MOST_OPEN", 10)
     table = Sessions()
@@ -189,7 +236,7 @@ def test_memory_does_not_grow_with_the_file(monkeypatch):
 
     def peak(count):
         tracemalloc.start()
-        for _ in sessions(((0.0, number + 1, str(text, "utf-8"), True) for number in range(count) for text in said),
+        for _ in sessions(((0.0, str(number + 1), str(text, "utf-8"), True) for number in range(count) for text in said),
                           Sessions()):
             pass
         try:
@@ -314,17 +361,17 @@ WORDS = st.sampled_from(["Received: \"", "user joe\"", "pass xxx\"", "retr 1\"",
                          "Locks of /m after 3.000 s", '; /m.lock said "1 x" and was 9 s old', "Login of joe failed: ",
                          "(v0.1.0) Timeout (60 secs) during nw write from ", "lock busy", "no envelope line at octet 5",
                          "Sending line ", "x\"", "\x1b", "\ufffd", "\0", "0" * 30, "Update of /m: failed, in 9.000 s"])
-ANYTHING = st.lists(st.tuples(st.integers(0, 3), st.integers(-100, 100), st.lists(WORDS, max_size=5).map("".join)),
+ANYTHING = st.lists(st.tuples(st.sampled_from(["0", "1", "2", "1.1", "1.2", "0.9999999999"]), st.integers(-100, 100), st.lists(WORDS, max_size=5).map("".join)),
                     max_size=40)
 
 
 @settings(deadline=None)
 @given(ANYTHING, st.binary(max_size=60))
 def test_no_trace_is_too_odd(said, rest):
-    lines = "".join(f"{stamp(seconds, style)} [{pid}] {text}\n" for (pid, seconds, text), style in
+    lines = "".join(f"{stamp(seconds, style)} [{mark}] {text}\n" for (mark, seconds, text), style in
                     zip(said, [OURS, QPOPPER_2, QPOPPER_4, OURS] * 10))
     octets = rest + b"\n" + lines.encode("utf-8", "replace")
-    for words in ([], ["explain"], ["show", "1"], ["explain", "2"]):
+    for words in ([], ["explain"], ["show", "1"], ["show", "1.1"], ["explain", "2"]):
         out, err = io.StringIO(), io.StringIO()
         source = types.SimpleNamespace(name="t", size=0)
         status = _with_octets(octets, source, ["trace", *words, "-C", "/dev/null", "-"], Console(out, err))
