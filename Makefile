@@ -13,7 +13,8 @@ DESTDIR =
 BUILD = build
 VENV = $(BUILD)/venv
 APT = openbsd-inetd ucspi-tcp curl fetchmail mpop getmail6 mailutils s-nail nmap procmail logwatch fail2ban mandoc \
-      strace liblockfile-bin man-db procps python3-venv dovecot-pop3d mutt faketime chromium e2fsprogs fuse libfuse2
+      strace liblockfile-bin man-db procps python3-venv dovecot-pop3d mutt faketime chromium e2fsprogs fuse libfuse2 \
+      systemd tcpd logrotate
 
 LIBDIR = $(PREFIX)/lib/popper
 SBINDIR = $(PREFIX)/sbin

@@ -38,6 +38,20 @@ class Board:
             raise Refused(f"No place for the receipt of bulletins for {self.account.user}", PERMANENT)
         self.popbull.write(number)
 
+    def has_any(self) -> bool:
+        """Whether `deliver` would do anything, or say anything: false only when all is well and nothing is due."""
+        if self.popbull is None:
+            return True
+        try:
+            directory = open_directory(self.options.bulletins, self.starter)
+            try:
+                last = self.popbull.read()
+                return last is None or bool(candidates(directory, last))
+            finally:
+                os.close(directory)
+        except (Refused, Damaged, OSError):
+            return True
+
     def deliver(self, store) -> int:
         """Add to the store what is due. -> how many bulletins that were."""
         if self.popbull is None:

@@ -68,36 +68,23 @@ class Channel:
             except OSError as error:
                 raise PeerGone(error.strerror) from None
             self.tally.sent += written
-            queue = _after(queue, written)
+            queue = after(queue, written)
 
-    def close(self) -> None:
-        """End a connection, though the process may go on for a while; leave a terminal or pipe as it was found."""
+    def close(self, read: bool = True) -> None:
+        """End a connection, though the process may go on for a while; leave a terminal or pipe as it was found.
+        read: what is left to read may be read."""
         for fd, blocking in self.blocking:
             try:
                 if os.fstat(fd).st_mode & 0o170000 == 0o140000:
-                    self._end_connection(fd)
+                    end_connection(fd, read)
+                    null = os.open(os.devnull, os.O_RDWR)
+                    os.dup2(null, fd)
+                    os.close(null)
                 else:
                     os.set_blocking(fd, blocking)
             except OSError:
                 pass
         self.blocking = []
-
-    def _end_connection(self, fd: int) -> None:
-        """Close a socket under its number. What the client has sent is read first: closing over it would be a reset,
-        and a reset can overtake our last reply."""
-        connection = _socket.socket(fileno=fd)
-        try:
-            connection.shutdown(_socket.SHUT_WR)
-            for _ in range(UNREAD_MOST // READ_MOST):
-                if not connection.recv(READ_MOST):
-                    break
-        except OSError:
-            pass
-        finally:
-            connection.detach()
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, fd)
-        os.close(null)
 
     def _wait(self, fd: int, event: int, deadline: "float | None") -> None:
         poll = select.poll()
@@ -110,7 +97,25 @@ class Channel:
             raise TimedOut("read" if event == select.POLLIN else "write")
 
 
-def _after(blocks: "list[bytes]", written: int) -> "list[bytes]":
+def end_connection(fd: int, read: bool = True) -> None:
+    """Say goodbye on a socket; its descriptor stays the caller's. What the client has sent is read first, if that may
+    be: closing over it would be a reset, and a reset can overtake our last reply."""
+    try:
+        connection = _socket.socket(fileno=fd)
+    except OSError:                          # a pipe
+        return
+    try:
+        connection.shutdown(_socket.SHUT_WR)
+        for _ in range(UNREAD_MOST // READ_MOST if read else 0):
+            if not connection.recv(READ_MOST):
+                break
+    except OSError:
+        pass
+    finally:
+        connection.detach()
+
+
+def after(blocks: "list[bytes]", written: int) -> "list[bytes]":
     """What is left of a queue of blocks when that many octets of it are gone."""
     for index, block in enumerate(blocks):
         if written < len(block):

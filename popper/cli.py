@@ -1,5 +1,5 @@
 """Usage:
-  popper [-dsR]... [-b DIR]... [-T SECS]... [-t FILE]... [-C FILE]... [--stdio]... [--check]...
+  popper [-dsR]... [-b DIR]... [-T SECS]... [-t FILE]... [-C FILE]... [--daemon]... [--stdio]... [--check]...
   popper -h
   popper -V
 
@@ -13,6 +13,7 @@ started any other way it listens by itself.
   -t FILE   write all log lines, and debugging, to FILE
   -R        do not look up the name of the client
   -C FILE   configuration, /etc/popper.conf if not given
+  --daemon  listen in the background
   --stdio   one session on standard input and output
   --check   read the configuration, say what is wrong with it, and end
   -h        show this
@@ -51,7 +52,7 @@ def main(arguments: "list[str]", connected: bool) -> int:
     except ConfigError as mistake:
         return _fail(ident, str(mistake), EX_CONFIG, connected)
     if options.check:
-        complaint = _chain(options)
+        complaint = _mistake(options, ident)
         if complaint:
             return _fail(ident, complaint, EX_CONFIG, connected)
         print(f"{options.config or 'configuration'}: no mistake found")
@@ -61,27 +62,42 @@ def main(arguments: "list[str]", connected: bool) -> int:
     except ConfigError as mistake:
         return _fail(ident, str(mistake), EX_CANTCREAT, connected)
     from popper import inetd
-    if connected or options.stdio:
-        inetd.converse(options, ident, trace, 0, 0 if connected else 1)
+    given = [0] if connected else []
+    if b"LISTEN_FDS" in posix.environ:
+        from popper import started
+        passed = started.listen_fds(posix.environ, posix.getpid())
+        calling = [fd for fd in passed if not started.is_listening(fd)]
+        if calling and not connected:        # one connection, not as standard input
+            inetd.converse(options, ident, trace, calling[0], calling[0])
+            return EX_OK
+        given = [fd for fd in passed if fd not in calling] or given
+    if (connected or options.stdio) and inetd.converse(options, ident, trace, 0, 0 if connected else 1):
         return EX_OK
-    complaint = _chain(options)
+    complaint = _mistake(options, ident)
     if complaint:
         return _fail(ident, complaint, EX_CONFIG, connected)
-    from popper import daemon
+    from popper import daemon, notify
     try:
-        daemon.run(options, ident, trace, daemon.listen(*options.bindto))
+        if given and options.daemon:
+            raise ConfigError("--daemon: a socket was given, and whoever gave it looks after this process")
+        daemon.run(options, ident, trace, lambda: settle(found), given, notify.Notify(posix.environ, posix.getpid()))
     except ConfigError as mistake:
         return _fail(ident, str(mistake), EX_UNAVAILABLE, connected)
     return EX_OK
 
 
-def _chain(options) -> str:
-    """What is wrong with the modules that `auth` names, or ""."""
-    from popper import auth
+def _mistake(options, ident: str) -> str:
+    """What is wrong with what the configuration names: modules, lists of addresses, an account; or ""."""
+    from popper import auth, login, privilege
     try:
         auth.modules(options)
+        login.rules_of(options, ident)
+        login.trusted_of(options)
+        privilege.unprivileged(options.unprivileged_user)
     except ImportError as error:
         return f"auth: {error}"
+    except ConfigError as mistake:
+        return str(mistake)
     return ""
 
 

@@ -17,6 +17,9 @@ LEVELS = {syslog.LOG_CRIT: "critical", syslog.LOG_WARNING: "warning", syslog.LOG
           syslog.LOG_INFO: "info", syslog.LOG_DEBUG: "debug"}
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 HELD_MOST = 1000               # lines of a session of which it is not known yet whether it is to be traced
+NOTED_MOST = 16384             # octets of debug lines of a stranger that are kept,
+NOTED_MORE = 64                # each with so many around it
+NAME = "\0"                    # in a line of Notes: the client's name; nothing that is logged has a NUL in it else
 
 
 def masked(line: bytes) -> bytes:
@@ -88,8 +91,9 @@ class Journal:
     """
 
     def __init__(self, ident: str, options, trace: "int | None" = None,
-                 watched: "frozenset[str]" = frozenset()) -> None:
+                 watched: "frozenset[str]" = frozenset(), mark: str = "") -> None:
         self.ident = ident
+        self.mark = mark                     # what all lines of a session have in the trace; "": the PID
         self.trace = trace
         self.alone = trace is not None       # nothing goes to syslog
         self.stderr = options.log == "stderr"
@@ -133,10 +137,17 @@ class Journal:
         if self.trace is None:
             self.held, self.watched, self.debugging = [], frozenset(), self.debug_wanted
 
-    def write(self, level: int, text: str) -> None:
+    def close(self) -> None:
+        """Give back a trace that was opened for somebody."""
+        if self.trace is not None and not self.alone:
+            os.close(self.trace)
+            self.trace = None
+
+    def write(self, level: int, text: str, seconds: "float | None" = None) -> None:
+        """Log a line. seconds: when that was, since 1970; None: now."""
         if self.trace is not None or self.watched:
-            stamp = time.time()
-            line = f"{stamped(stamp)} [{os.getpid()}] {text}\n".encode("utf-8", "replace")
+            stamp = stamped(time.time() if seconds is None else seconds)
+            line = f"{stamp} [{self.mark or os.getpid()}] {text}\n".encode("utf-8", "replace")
             if self.trace is not None:
                 self._append(line)
             elif len(self.held) < HELD_MOST:
@@ -172,6 +183,40 @@ class Journal:
     def debug(self, text: str) -> None:
         if self.debugging:
             self.write(syslog.LOG_DEBUG, text)
+
+    def replay(self, lines: "list[tuple[float, int, str]]", name: str) -> None:
+        """Log what somebody noted (Notes) who could not log it himself. name: what the client is called."""
+        for seconds, level, text in lines:
+            if level != syslog.LOG_DEBUG or self.debugging:
+                self.write(level, text.replace(NAME, name), seconds)
+
+
+class Notes:
+    """A journal of somebody who can reach no log: lines (seconds since 1970, level, text), kept for one who can.
+
+    He does not know what the client is called, either: NAME stands for it. Of what is only for debugging as much is kept
+    as a login needs: thousands may be there at once, and a stranger chooses what it says.
+    """
+
+    bodies = False
+
+    def __init__(self, debugging: bool) -> None:
+        self.debugging = debugging
+        self.lines: "list[tuple[float, int, str]]" = []
+        self.room = NOTED_MOST
+
+    def write(self, level: int, text: str) -> None:
+        if level == syslog.LOG_DEBUG:
+            self.room -= len(text) + NOTED_MORE
+        if self.room > 0 or level != syslog.LOG_DEBUG:
+            self.lines.append((time.time(), level, text))
+
+    critical, warning, notice, debug = Journal.critical, Journal.warning, Journal.notice, Journal.debug
+
+    def take(self) -> "list[tuple[float, int, str]]":
+        """The lines; they are the caller's from now on."""
+        lines, self.lines, self.room = self.lines, [], NOTED_MOST
+        return lines
 
 
 def stamped(seconds: float) -> str:

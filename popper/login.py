@@ -7,45 +7,61 @@ import os
 import time
 
 from popper import VERSION, auth, privilege
-from popper.account import Account, Credentials, shown_name
-from popper.errors import PERMANENT, TEMPORARY, Denied, Refused
+from popper.account import Account, Credentials, plain_name, shown_name
+from popper.errors import PERMANENT, TEMPORARY, ConfigError, Denied, Refused
 from popper.maildrop import Maildrop
 from popper.storage.keeper import Keeper
 from popper.storage.locks import SpoolLocks
 from popper.storage.mbox import Mbox
+from popper.storage.vacant import Vacant, is_vacant
 from popper.tally import Tally
+
+TOO_MANY_WRONG = "Too many wrong passwords, try again later."
+NO_ACCESS = "You may not come in from your address."
 
 
 class Login:
     """Called with Credentials; gives a Maildrop or raises Refused. log: a Journal; peer: a Peer; spent: gets seconds
-    added, by what for."""
+    added, by what for. guessers: a Guessers, which are to be slowed down here; rules: who may come in (access), or
+    None."""
 
-    def __init__(self, options, peer, log, spent: "dict[str, float] | None" = None) -> None:
+    def __init__(self, options, peer, log, spent: "dict[str, float] | None" = None, guessers=None, rules=None) -> None:
         self.options = options
         self.peer = peer
         self.log = log
+        self.guessers = guessers
+        self.rules = rules
         self.spent = Tally().spent if spent is None else spent
         self.account: "Account | None" = None
 
     def __call__(self, credentials: Credentials) -> Maildrop:
-        begun = time.monotonic()
         self.log.concerns(shown_name(credentials.user))
         self.log.unconcerned()
         self.peer.introduce(self.log, self.spent)
-        account = self._authenticated(credentials, begun)
+        self._check_access(credentials.user)
+        account = self._authenticated(credentials)
         path = mailbox_of(account, self.options.mailbox)
         make_board, starter = self._board(), os.geteuid()
-        store = open_store(account, path, self.options)
+        board = None
+
+        def is_over() -> bool:
+            nonlocal board
+            board = make_board and make_board(self.options, account, self.log, starter)
+            return board is None or not board.has_any()
+
+        store = open_store(account, path, self.options, is_over=is_over)
         store.spent = self.spent
         try:
             if self.log.debugging:
                 store.say = self.log.debug
-            board = make_board and make_board(self.options, account, self.log, starter)
+            board = board or make_board and make_board(self.options, account, self.log, starter)
             store.noted = board.noted if board else self._noted_late(account)
             store.locks.session()
-            self.log.debug(f"Session lock of {path} is taken")
+            vacant = isinstance(store, Vacant)
+            if not vacant:
+                self.log.debug(f"Session lock of {path} is taken")
             drop = Maildrop(account.user, store)
-            if board and board.deliver(store):
+            if board and not vacant and board.deliver(store):
                 drop.number(store.entries)
             if self.log.debugging:
                 self._list(drop)
@@ -61,25 +77,56 @@ class Login:
         self.log.notice(f'(v{VERSION}) POP login by user "{account.user}" at ({self.peer.name}) {self.peer.address}')
         return drop
 
-    def _authenticated(self, credentials: Credentials, begun: float) -> Account:
+    def _check_access(self, user: bytes) -> None:
+        if self.rules is None:
+            return
+        from popper.access import ALLOW, TRY_AGAIN, VERIFIED
+        peer = self.peer
+        status, name = (VERIFIED, "") if peer.trusted else (peer.status, peer.name)
+        verdict, rule = self.rules.decide(place_of(peer), status, name, plain_name(user) or "")
+        if verdict == TRY_AGAIN:
+            raise Refused("Your host name cannot be verified now, try again later.", TEMPORARY, rule)
+        if verdict != ALLOW:
+            raise Refused(NO_ACCESS, PERMANENT, rule)
+
+    def _authenticated(self, credentials: Credentials) -> Account:
         asked = time.monotonic()
+        self._let_wait(credentials.user)
         try:
             self.account = account = auth.authenticate(credentials, self.options)
         except Denied as denied:
-            self._turn_away(credentials.user, denied, begun)
+            self._turn_away(credentials.user, denied)
             raise
         finally:
             self.spent["authentication"] += time.monotonic() - asked
+        if self.guessers:
+            self.guessers.succeeded(self.peer.address, credentials.user)
+            self.guessers.close()            # root's file, and the user comes next
         self.log.debug(f"Authentication took {self.spent['authentication']:.3f} s;"
                        f" uid = {account.uid}, gid = {account.gid}")
         return account
 
-    def _turn_away(self, user: bytes, denied: Denied, begun: float) -> None:
-        """Log the attempt and wait until every failure has taken the same time, whatever its cause."""
+    def _let_wait(self, user: bytes) -> None:
+        """After many that were wrong an attempt is held back; when too many wait already it is not made at all."""
+        guessers = self.guessers
+        if guessers is None:
+            return
+        seconds = guessers.wait(self.peer.address, user)
+        if guessers.trouble and os.geteuid() == 0:
+            self.log.warning(guessers.trouble)
+        if seconds:
+            self.log.debug(f"Too many logins failed: this one waits for {seconds:.1f} s")
+        time.sleep(seconds)
+        if guessers.late:
+            raise Refused(TOO_MANY_WRONG, TEMPORARY)
+
+    def _turn_away(self, user: bytes, denied: Denied) -> None:
+        """Log the attempt."""
+        if self.guessers and not denied.text:
+            self.guessers.failed(self.peer.address, user)
         name = shown_name(user)
         self.log.warning(f"[AUTH] Failed attempted login to {name} from host ({self.peer.name}) {self.peer.address}")
         self.log.debug(f"Login of {name} failed: {denied.reason}")
-        time.sleep(max(0.0, begun + self.options.fail_delay - time.monotonic()))
 
     def _board(self):
         """What makes the bulletins of an account, where there are any. Imported as long as this is root: the user may
@@ -107,22 +154,29 @@ class Login:
                            f" is {entry.octets} octets long.")
 
 
-def open_store(account: Account, path: str, options, noted=None) -> Mbox:
-    """Become the user for good. -> the store over his mailbox, neither locked nor opened yet."""
-    return Mbox(path, enter_spool(account, path), options.mailbox_format == "sysv", options.lock_timeout, options.fsync,
-                options.locks, options.update_status, noted)
+def open_store(account: Account, path: str, options, noted=None, is_over=lambda: False):
+    """Become the user for good. -> the store over his mailbox, neither locked nor opened yet. is_over(): whether there
+    is nothing to be added to it; asked as the user."""
+    locks = enter_spool(account, path, vacant=lambda: is_vacant(path, options.locks) and is_over())
+    if locks is None:
+        return Vacant(path)
+    return Mbox(path, locks, options.mailbox_format == "sysv", options.lock_timeout, options.fsync, options.locks,
+                options.update_status, noted)
 
 
-def enter_spool(account: Account, path: str):
-    """Become the user for good. -> the locks of his mailbox, held by a keeper where that takes the spool's group."""
+def enter_spool(account: Account, path: str, make=SpoolLocks, vacant=lambda: False):
+    """Become the user for good. -> the locks of his mailbox, make(path), held by a keeper where that takes the spool's
+    group; None: vacant() says that none are needed."""
     group = _spool_group(account, path)
     if account.uid is not None:
         privilege.become(account.user, account.uid, account.gid, group)
-    locks = SpoolLocks(path)
     if group is None:
-        return locks
+        return None if vacant() else make(path)
+    if privilege.plainly(vacant):
+        privilege.shed_group()
+        return None
     try:
-        return Keeper(locks, privilege.shed_group)
+        return Keeper(make(path), privilege.shed_group)
     except OSError as error:
         raise Refused("System error, can't start the lock keeper.", TEMPORARY, error.strerror) from None
 
@@ -174,3 +228,40 @@ def mailbox_of(account: Account, template: str) -> str:
             path.append(account.user[letter] + piece[1:])
     return "".join(path)
 
+
+def place_of(peer) -> str:
+    """The address of a peer as `access` has it: "" where there is no network."""
+    return "" if peer.address == "local" else peer.address
+
+
+def rules_of(options, ident: str):
+    """Who may come in, as `allow_deny` and `hosts_access` have it: something to be asked like access.Rules, or None
+    where all may. ConfigError when it cannot be read."""
+    if not options.allow_deny and not options.hosts_access:
+        return None
+    from popper import access
+    found = []
+    if options.allow_deny:
+        found.append(access.read_rules(options.allow_deny, access.contents(options.allow_deny)))
+    if options.hosts_access:
+        from popper import wrappers
+        found.append(wrappers.hosts_access(("popper", ident)))
+    if not options.lookup and options.allow_deny and found[0].needs_name:
+        raise ConfigError("rules by name need `lookup yes`", options.allow_deny)
+    return found[0] if len(found) == 1 else access.Both(*found)
+
+
+def trusted_of(options):
+    """Whose names need not be asked for: access.Networks, or None for nobody. ConfigError when it cannot be read."""
+    if not options.trusted:
+        return None
+    from popper import access
+    return access.read_networks(options.trusted, access.contents(options.trusted))
+
+
+def guessers_of(options):
+    """The memory of wrong passwords, or None where nobody is to be slowed down by it."""
+    if not options.guess_delay_max:
+        return None
+    from popper.guessers import Guessers
+    return Guessers(options.guessers, options.guess_delay_max, prefix=options.ipv6_prefix)

@@ -61,6 +61,15 @@ def _address(text):
     return host, _whole(0, 65535)(port) if port else 110
 
 
+def _addresses(text):
+    return tuple(map(_address, text.split()))
+
+
+def _networks(text):
+    from popper.access import networks_of
+    return networks_of(text.split())
+
+
 def _modules(text):
     words = tuple(text.split())
     if not words or any("." not in word and word not in ("file", "getpw") for word in words):
@@ -92,18 +101,27 @@ FACILITIES = ("auth", "authpriv", "daemon", "mail", "user") + tuple(f"local{n}" 
 
 # directive: (reader of its value, default, what is expected)
 DIRECTIVES = {
+    "accepts": (_whole(0, 100000), 0, "connections a second, 0 to 100000 (0: any number)"),
+    "allow_deny": (_path, "", "the absolute path of a file"),
     "auth": (_modules, ("file", "getpw"), "names out of file and getpw, or modules of one's own as PACKAGE.MODULE"),
-    "bindto": (_address, ("", 110), "[ADDRESS][:PORT], an IPv6 address in brackets"),
+    "autoclose": (_whole(0, 86400), 0, "seconds, 0 to 86400 (0: never)"),
+    "bindto": (_addresses, (("", 110),), "[ADDRESS][:PORT], IPv6 in brackets; several with spaces between them"),
     "bulletin_max": (_whole(1, 16777216), 1048576, "octets, 1 to 16777216"),
     "bulletins": (_path, "", "the absolute path of a directory"),
     "check_shell": (_yes, True, "yes or no"),
+    "control": (_path, "/run/popper/control", "the absolute path of a socket"),
+    "control_group": (_name, "", "the name of a group"),
     "debug": (_yes, False, "yes or no"),
     "dns_timeout": (_whole(1, 60), 5, "seconds, 1 to 60"),
     "facility": (_word(*FACILITIES), "local0", "a syslog facility: " + " ".join(FACILITIES)),
     "fail_delay": (_whole(0, 60), 2, "seconds, 0 to 60"),
     "fsync": (_yes, True, "yes or no"),
     "group_bulletins": (_yes, False, "yes or no"),
+    "guess_delay_max": (_whole(0, 3600), 30, "seconds, 0 to 3600 (0: none)"),
+    "guessers": (_path, "/run/popper/guessers", "the absolute path of a file"),
     "hostname": (_name, "", "a host name"),
+    "hosts_access": (_yes, False, "yes or no"),
+    "ipv6_prefix": (_whole(32, 128), 64, "bits, 32 to 128"),
     "lock_timeout": (_whole(0, 300), 10, "seconds, 0 to 300"),
     "locks": (_locks, ("dotlock", "fcntl"), "one or more of dotlock, fcntl, flock, each once, in the order of taking"),
     "log": (_word("syslog", "stderr"), "syslog", "syslog or stderr"),
@@ -112,10 +130,14 @@ DIRECTIVES = {
     "mailbox": (_template, "/var/mail/%u", "an absolute path or one under ~/, with %u, %1 to %9, %%"),
     "mailbox_format": (_word("bsd", "sysv"), "bsd", "bsd or sysv"),
     "maxsessions": (_whole(1, 10000), 200, "a number, 1 to 10000"),
+    "maxstrangers": (_whole(10, 100000), 2000, "a number, 10 to 100000"),
     "min_uid": (_whole(1, 2**31), 11, "a user number, 1 or more"),
     "new_user_bulletins": (_whole(0, 1000), 0, "a number, 0 to 1000"),
     "password_file": (_path, "", "the absolute path of a file"),
+    "pid_file": (_path, "", "the absolute path of a file"),
     "popbull_dir": (_path, "", "the absolute path of a directory"),
+    "proxy_from": (_networks, None, "addresses and networks"),
+    "sameaddrmax": (_whole(0, 100000), 100, "a number, 0 to 100000 (0: any number)"),
     "sendmail": (_path, "/usr/sbin/sendmail", "the absolute path of a program"),
     "statistics": (_yes, False, "yes or no"),
     "timeout": (_whole(0, 86400), 120, "seconds, 0 to 86400 (0: none)"),
@@ -124,6 +146,8 @@ DIRECTIVES = {
     "trace_dir": (_path, "/run/popper/trace", "the absolute path of a directory"),
     "trace_file": (_path, "/var/log/popper.trace", "the absolute path of a file"),
     "trace_user": (_names, (), "names of users, and addresses"),
+    "trusted": (_path, "", "the absolute path of a file"),
+    "unprivileged_user": (_name, "", "the name of an account"),
     "update_on_abort": (_yes, False, "yes or no"),
     "update_status": (_yes, False, "yes or no"),
     "xmit_max": (_whole(0, 2**31), 52428800, "octets, 0 to 2147483648 (0: XTND XMIT is refused)"),
@@ -139,15 +163,15 @@ FLAGS = {
     "R": ("lookup", False, "no"),
     "C": ("config", True, None),
 }
-LONG = {"--stdio": "stdio", "--check": "check"}
+LONG = {"--stdio": "stdio", "--check": "check", "--daemon": "daemon"}
 
 
 class Options:
-    """Every directive as an attribute of its name, and `config`, `stdio`, `check`, which have no directive."""
+    """Every directive as an attribute of its name, and what has no directive: `config`, `stdio`, `check`, `daemon`."""
 
     def __init__(self) -> None:
         self.config = ""
-        self.stdio = self.check = False
+        self.stdio = self.check = self.daemon = False
         for name, (_, default, _) in DIRECTIVES.items():
             setattr(self, name, default)
 
@@ -213,7 +237,7 @@ def settle(found: "list[tuple[str, str]]") -> Options:
     """Options out of what the command line said, the configuration file under it. Raises ConfigError."""
     options = Options()
     for name, value in found:
-        if name in ("stdio", "check"):
+        if name in LONG.values():
             setattr(options, name, True)
         elif name == "config":
             options.config = value

@@ -78,6 +78,12 @@ def verify(address: str, resolver=System) -> Finding:
     return Finding(VERIFIED, name.rstrip("."))
 
 
+def configure_resolver(seconds: int) -> None:
+    """For this process: an answer within so many seconds, and no search list: a client must not become a name in our
+    own domain."""
+    os.environ.update(LOCALDOMAIN="invalid", RES_OPTIONS=f"timeout:{max(1, seconds // 2)} attempts:2")
+
+
 class Peer:
     """The other end. address, port: of the connection. name: the verified name, or the address."""
 
@@ -86,7 +92,8 @@ class Peer:
         self.port = port
         self.name = self.address
         self.status = UNKNOWN
-        self._pipe = self._child = None
+        self.trusted = False                 # no rule asks for the name
+        self._pipe = self._child = self._given = None
         self._deadline = 0.0
 
     def look_up(self, seconds: int, before=None, resolver=System) -> None:
@@ -108,12 +115,17 @@ class Peer:
             os.closerange(max(self._pipe, theirs) + 1, 256)
             if before:
                 before()
-            # No search list: a client must not become a name in our own domain.
-            os.environ.update(LOCALDOMAIN="invalid", RES_OPTIONS=f"timeout:{max(1, seconds // 2)} attempts:2")
+            configure_resolver(seconds)
             finding = verify(self.address, resolver)
             os.write(theirs, "\n".join((finding.status, finding.name, finding.complaint)).encode())
         finally:
             os._exit(0)
+
+    def give(self, finding: Finding, seconds: float) -> None:
+        """Somebody else has made the look-up; it took so many seconds."""
+        self._given = finding
+        self.status, self.name = finding.status, finding.name
+        self._seconds = seconds
 
     def settle(self) -> "str | None":
         """Wait for the look-up, if one was started. -> the complaint to log, or None."""
@@ -133,11 +145,15 @@ class Peer:
 
     def introduce(self, log, spent: "dict[str, float]") -> None:
         """Settle, and tell the log (a Journal) what came of it, the first time that somebody needs to know."""
-        if self._pipe is None:
+        if self._given is not None:
+            complaint, seconds = self._given.complaint, self._seconds
+            self._given = None
+        elif self._pipe is not None:
+            begun = time.monotonic()
+            complaint = self.settle()
+            seconds = time.monotonic() - begun
+        else:
             return
-        begun = time.monotonic()
-        complaint = self.settle()
-        seconds = time.monotonic() - begun
         spent["DNS"] += seconds
         if complaint:
             log.notice(complaint)

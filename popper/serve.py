@@ -1,81 +1,89 @@
-"""One session, from the greeting to the end: octets in, lines, replies, octets out, and what the log says of it.
-
-The dispatcher sees every line and every reply, so it alone traces and counts. The only place that catches whatever a
-session may raise.
+"""One session on a connection: octets in, replies out, locks given back at the end. The only place that catches
+whatever a session may raise.
 """
 
 import _signal
 import os
 import time
 
-from popper import VERSION
 from popper.account import Credentials, shown_name
 from popper.channel import Channel
-from popper.errors import AUTH, TEMPORARY, DropBroken, Flooded, HungUp, PeerGone, Refused, TimedOut
-from popper.journal import Journal, masked
-from popper.session import HALT, PASS, TRANSACTION, Session
-from popper.tally import Tally
-from popper.wire import TERMINATOR, TOO_LONG, Incoming, Lines, Reply, printable
+from popper.conversation import Conversation
+from popper.errors import TEMPORARY, Denied, DropBroken, Flooded, HungUp, PeerGone, Refused, TimedOut
+from popper.journal import Journal
+from popper.session import HALT, PASS, TRANSACTION
+from popper.wire import TERMINATOR, TOO_LONG, Incoming, Reply, printable
 
 
 class Server:
-    """Serves one connection. login(credentials) -> Maildrop; submission(account) -> a factory of sinks, or None."""
+    """Serves one connection. login(credentials) -> Maildrop; submission(account) -> a factory of sinks, or None.
 
-    def __init__(self, channel: Channel, host: str, peer, login, options, log: Journal, submission=None) -> None:
+    answers_refusals: who is not let in is told so from here, `fail_delay` after his password came; else somebody else
+    tells him, who finds `refusal`. opened(): called when the maildrop is in hand. beat(state, received, sent): called
+    before each wait for the client.
+    """
+
+    def __init__(self, channel: Channel, host: str, peer, login, options, log: Journal, submission=None,
+                 answers_refusals: bool = True, beat=None, opened=lambda: None) -> None:
         self.channel = channel
-        self.session = Session(host)
+        self.tally = channel.tally
+        self.talk = Conversation(host, peer, log, lambda: peer.introduce(log, self.tally.spent))
+        self.session = self.talk.session
         self.peer = peer
         self.login = login
         self.options = options
         self.log = log
         self.submission = submission
-        self.lines = Lines()
-        self.tally = channel.tally
+        self.answers_refusals = answers_refusals
+        self.refusal: "Refused | None" = None            # why the login failed
+        self.beat = beat
+        self.opened = opened
         self.begun = time.monotonic()
         self.login_deadline = self.begun + options.login_timeout
         self.in_body = False
-        self.mistakes = 0                    # replies -ERR that are the client's own fault, and what to say of them
-        self.mistake = ""
-        self.ending = "QUIT"                 # what ends it, for the trace
+        self.may_read = answers_refusals     # else this may be root, until somebody has logged in
 
     def run(self, greeted: bool = False, started: str = "") -> None:
         """Hold the session. greeted: the greeting has been sent already; started: how, for the trace."""
-        session = self.session
+        self._hold(lambda: self._begin(greeted, started))
+
+    def resume(self, handed) -> None:
+        """Hold what is left of a session whose AUTHORIZATION was spoken elsewhere. handed: a handover.Login."""
+        self._hold(lambda: self._go_on(handed))
+
+    def _hold(self, begin) -> None:
         try:
             try:
                 _hear_signals()
-                self._begin(greeted, started)
-                while session.state != HALT:
+                begin()
+                while self.session.state != HALT:
                     self._answer(self._line())
                 self._let_go()               # first the locks, then the sign-off: who reads it may come back at once
                 self.channel.flush()
             finally:
                 _ignore_signals()
         except DropBroken as trouble:
-            self.ending = "the maildrop"
+            self.talk.ending = "the maildrop"
             self._last_words(Reply(False, trouble.text, trouble.code, str(trouble)))
         except Flooded as flood:
-            self.ending = "a refusal"
+            self.talk.ending = "a refusal"
             self._last_words(Reply(False, str(flood)))
         except HungUp as gone:
-            self.ending = f"a {gone}"
+            self.talk.ending = f"a {gone}"
             self._abort("POP hangup")
         except PeerGone:
-            self.ending = "the client, without QUIT"
+            self.talk.ending = "the client, without QUIT"
             self._abort("POP EOF or I/O Error")
         except TimedOut as silence:
-            self.ending = "a timeout"
-            limits = [self.options.timeout] + [self.options.login_timeout] * (session.state != TRANSACTION)
-            seconds = min(filter(None, limits))
-            self.log.notice(f"(v{VERSION}) Timeout ({seconds} secs) during nw {silence} from {self._who()}")
+            self.talk.timed_out(str(silence), self._limit())
             self._abort("")
         except Exception as bug:             # one session's fault stays one session's; no locals: they hold secrets
             place = bug.__traceback__
             while place.tb_next:
                 place = place.tb_next
             where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}"
-            self.ending = "an error of ours"
-            self.log.critical(f"{self._who()}: internal error at {where}: {type(bug).__name__}: {bug}")
+            self.talk.ending = "an error of ours"
+            self.log.critical(f"{self.talk.who()}: internal error at {where}: {type(bug).__name__}: {bug}")
             self._last_words(Reply(False, "Internal error, closing.", TEMPORARY))
         finally:
             self._let_go()
@@ -84,59 +92,67 @@ class Server:
     # -- lines and replies ---------------------------------------------------------------------------------------
 
     def _begin(self, greeted: bool, started: str) -> None:
-        greeting = self.session.greeting()
+        greeting = self.talk.greeting(started)
         if greeted:
             self.tally.sent += len(greeting.status())
         else:
             self.channel.put(greeting.status())
-        if self.log.debugging:
-            self.log.debug(f'(v{VERSION}) Servicing request from "{self.peer.name}" at {self.peer.address}')
-            if started:
-                self.log.debug(started)
-            self.log.debug(_text_of(greeting))
+
+    def _go_on(self, handed) -> None:
+        """From the password on."""
+        self.begun -= handed.seconds
+        self.tally.received, self.tally.sent = handed.received, handed.sent
+        self.tally.spent["client"] = handed.seconds
+        self.talk.lines.feed(handed.rest)
+        self.talk.mistakes, self.talk.mistake = handed.mistakes, handed.mistake
+        self.session.user, self.session.state = handed.user, PASS
+        self._send(self._log_in(Credentials(handed.user, handed.password)))
+
+    def _limit(self) -> int:
+        """Seconds that the client could take, at most."""
+        limits = [self.options.timeout] + [self.options.login_timeout] * (self.session.state != TRANSACTION)
+        return min(filter(None, limits))
 
     def _line(self):
         """The next command line, or TOO_LONG. What is queued is sent before anything is waited for."""
         if self.session.state != TRANSACTION and time.monotonic() >= self.login_deadline:
             raise TimedOut("read")           # also for who never lets us wait
-        line = self.lines.take()
+        line = self.talk.line()
         if line is None:
             self.channel.flush()
+            if self.beat:
+                self.beat(self.session.state, self.tally.received, self.tally.sent)
             deadline = self.channel.deadline()
             if self.session.state != TRANSACTION:
                 deadline = self.login_deadline if deadline is None else min(deadline, self.login_deadline)
             while line is None:
-                self.lines.feed(self.channel.read(deadline))
-                line = self.lines.take()
-                if line is None and self.lines.flooding:
-                    raise Flooded("Input without a line end, closing.")
-        if self.log.debugging:
-            shown = "(line too long)" if line is TOO_LONG else printable(masked(line), 1024)
-            self.log.debug(f'Received: "{shown}"')
+                self.talk.lines.feed(self.channel.read(deadline))
+                line = self.talk.line()
         return line
 
     def _answer(self, line) -> None:
-        session = self.session
-        asked_password = session.state == PASS
-        reply = session.receive(line)
+        if self.beat and self.session.state == TRANSACTION and line is not TOO_LONG and line[:4].lower() == b"quit":
+            self.beat("UPDATE", self.tally.received, self.tally.sent)
+        reply = self.talk.answer(line)
         if isinstance(reply, Credentials):
             reply = self._log_in(reply)
-        elif asked_password and session.state == HALT and reply.ok:
-            self.peer.introduce(self.log, self.tally.spent)
-            self.log.warning(f"Possible probe of account {shown_name(session.user)} from host {self.peer.name}"
-                             f" ({self.peer.address})")
-        if session.state == HALT and not reply.ok:
-            self.ending = "a refusal"
         self._send(reply)
         if reply.sink is not None:
             self._send(self._collect(reply.sink))
 
     def _log_in(self, credentials: Credentials) -> Reply:
+        begun = time.monotonic()
         self.channel.flush()
         try:
             drop = self.login(credentials)
         except Refused as refusal:
+            self.refusal = refusal
+            if self.answers_refusals and isinstance(refusal, Denied):      # each as late, whatever its cause
+                time.sleep(max(0.0, begun + self.options.fail_delay - time.monotonic()))
+            self.talk.ending = "a refusal"
             return self.session.refused(refusal)
+        self.may_read = True
+        self.opened()
         if self.submission is not None:
             self.session.submission = self.submission(self.login.account)
         return self.session.opened(drop)
@@ -144,7 +160,9 @@ class Server:
     def _send(self, reply: Reply) -> None:
         """Queue a reply. Its status line leaves with the first block of its body, and the dot with the last: when
         the store fails on the way the client never sees an end that looks like one."""
-        self._record(reply)
+        self.talk.record(reply)
+        if self.refusal and not self.answers_refusals:
+            return
         if reply.body is None:
             self.channel.put(reply.status())
             return
@@ -172,14 +190,14 @@ class Server:
         """Take in the text of XTND XMIT; nothing of it is sent when it does not end."""
         self.channel.flush()
         text = Incoming()
-        octets = self.lines.rest()
+        octets = self.talk.lines.rest()
         try:
             while True:
                 sink.write(text.feed(octets))
                 if text.done:
                     break
                 octets = self.channel.read(self.channel.deadline())
-            self.lines.feed(text.rest)
+            self.talk.lines.feed(text.rest)
             if self.log.debugging:
                 self.log.debug(f'Pop transmit from "{shown_name(self.session.user)}" on "{self.peer.name}"'
                                f": {sink.octets} octets")
@@ -187,27 +205,12 @@ class Server:
         finally:
             sink.abandon()
 
-    # -- what the log says ---------------------------------------------------------------------------------------
-
-    def _record(self, reply: Reply) -> None:
-        """Log a reply. Trouble of ours is told at once; what a client did wrong, once for the whole session."""
-        if not reply.ok and (reply.code or reply.reason):
-            told = reply.reason and reply.code != AUTH
-            reason = f" ({printable(reply.reason.encode('utf-8', 'replace'), 512)})" if told else ""
-            self.log.notice(f"{self._who()}: {_text_of(reply)}{reason}")
-        elif not reply.ok and (not self.mistakes or self.session.state == HALT):
-            self.mistake = _text_of(reply)
-        if self.log.debugging:
-            self.log.debug(_text_of(reply))
-        self.mistakes += not reply.ok and not reply.code and not reply.reason
-
-    def _who(self) -> str:
-        return f"{shown_name(self.session.user) or '(null)'} at {self.peer.name} ({self.peer.address})"
+    # -- the end -------------------------------------------------------------------------------------------------
 
     def _last_words(self, reply: Reply) -> None:
         """Say why, if the client is between replies, and let go. After part of a body: silence, and no dot."""
         self.session.state = HALT
-        self._record(reply)
+        self.talk.record(reply)
         try:
             if not self.in_body:
                 self.channel.put(reply.status())
@@ -218,11 +221,11 @@ class Server:
     def _abort(self, why: str) -> None:
         """The client went without QUIT, or was cut off: nothing is sent, nothing deleted unless the site has it so."""
         if why and self.session.state == TRANSACTION:
-            self.log.notice(f"{self._who()}: -ERR {why}")
+            self.log.notice(f"{self.talk.who()}: -ERR {why}")
         try:
             self.session.aborted(self.options.update_on_abort)
         except (Refused, DropBroken) as trouble:
-            self.log.notice(f"{self._who()}: -ERR POP mailbox update failed. ({trouble})")
+            self.log.notice(f"{self.talk.who()}: -ERR POP mailbox update failed. ({trouble})")
 
     def _let_go(self) -> None:
         """Log what UPDATE did, and give the maildrop back."""
@@ -244,17 +247,10 @@ class Server:
             self.log.notice(tally.stats(drop.user, self.peer.name, self.peer.address))
 
     def _end(self) -> None:
-        self.channel.close()                 # the client need not wait for what follows
-        self.peer.introduce(self.log, self.tally.spent)
-        if self.mistakes:
-            more = f" (and {self.mistakes - 1} more)" if self.mistakes > 1 else ""
-            self.log.notice(f"{self._who()}: {self.mistake}{more}")
-        if self.log.debugging:
-            user = shown_name(self.session.user) or "(null)"
-            self.log.debug(f'(v{VERSION}) Ending request from "{user}" at ({self.peer.name}) {self.peer.address}: '
-                           f"{self.tally.received} octets received, {self.tally.sent} sent")
-            spent = ", ".join(f"{what} {seconds:.3f}" for what, seconds in self.tally.spent.items())
-            self.log.debug(f"Ended by {self.ending}; seconds: {spent}, all {time.monotonic() - self.begun:.3f}")
+        if not self.refusal or self.answers_refusals:
+            self.channel.close(self.may_read)            # the client need not wait for what follows
+        tally = self.tally
+        self.talk.end(tally.received, tally.sent, tally.spent, time.monotonic() - self.begun)
 
 
 SIGNALS = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
@@ -273,7 +269,3 @@ def _hear_signals() -> None:
 def _ignore_signals() -> None:
     for number in SIGNALS:
         _signal.signal(number, _signal.SIG_IGN)
-
-
-def _text_of(reply: Reply) -> str:
-    return reply.status().decode("ascii").rstrip("\r\n")

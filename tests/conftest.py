@@ -4,6 +4,7 @@ Tests marked `root` make accounts and start super-servers; for an ordinary user 
 line at the end.
 """
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -19,6 +20,9 @@ from pathlib import Path
 
 import pytest
 
+import secrecy
+from popper.options import Options
+
 # Of this run alone: another one by the same user would close it to the users that sessions are held for.
 os.environ["PYTEST_DEBUG_TEMPROOT"] = ROOM = tempfile.mkdtemp(prefix="pt.")
 os.chmod(ROOM, 0o755)
@@ -26,15 +30,21 @@ TREE = Path(__file__).resolve().parent.parent
 PASSWORD = "s3cret pass"
 
 
+def pytest_configure(config):
+    config.pluginmanager.register(secrecy)
+
+
 def pytest_sessionstart(session):
-    """One run by root at a time: accounts, spool and log socket are the system's."""
+    """One run by root at a time: accounts, spool and log socket are the system's. Whoever runs us in the background may
+    have had SIGINT ignored; what the tests start is to hear it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0:
         session.config.alone = open("/run/popper-tests.lock", "w")
         fcntl.flock(session.config.alone, fcntl.LOCK_EX)
 
 
-def pytest_sessionfinish(session, exitstatus):
-    session.config.keep_room = bool(exitstatus)
+def pytest_sessionfinish(session):
+    session.config.keep_room = bool(session.exitstatus)
 
 
 def pytest_unconfigure(config):
@@ -77,6 +87,13 @@ def signal_mask():
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+@pytest.fixture(autouse=True)
+def guessers():
+    """The wrong passwords of one test slow down no other: all of them come from here."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        os.unlink(Options().guessers)
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
     """The program as `make install` lays it out: a directory with sbin/, lib/ and share/ in it."""
@@ -98,6 +115,7 @@ class Syslog:
         self.socket.bind(self.path)
         os.chmod(self.path, 0o666)
         self.lines = []
+        secrecy.collectors.append(self.lines)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -180,10 +198,23 @@ def spool(account):
     return account
 
 
+claims = []                    # sockets whose names keep a port for this run: another may share the network with it
+
+
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """A port of 127.0.0.1 that nobody has, and that no other run of the tests takes until this one has ended."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0popper-tests-port-{port}")
+        except OSError:
+            claim.close()
+            continue
+        claims.append(claim)
+        return port
 
 
 class SuperServer:

@@ -29,6 +29,7 @@ from popper import VERSION, daemon, inetd                         # noqa: F401  
 from popper.auth import crypt, file                               # noqa: F401  imported before root is given up
 from popper.journal import open_trace
 from popper.options import DIRECTIVES, Options
+from secrecy import overheard
 
 ROOT = os.geteuid() == 0
 UID = GID = 54321              # of a site's users, when root runs the tests; nobody's else
@@ -311,14 +312,15 @@ class Site:
             pop.kill()
         wrong = [line for line in self.log_file.read_text(errors="replace").splitlines()
                  if "internal error" in line or "Traceback" in line]
+        overheard(self.place)
         shutil.rmtree(self.place)
         assert self.may_fail or not wrong, wrong
 
 
-def tcp_pair():
-    """Two ends of a TCP connection over the loopback: the caller's and the server's."""
+def tcp_pair(address="127.0.0.1"):
+    """Two ends of a TCP connection over the loopback: the caller's, from that address, and the server's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
+        ours = socket.create_connection(listener.getsockname(), source_address=(address, 0))
         theirs, _ = listener.accept()
     return ours, theirs
 

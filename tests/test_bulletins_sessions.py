@@ -272,11 +272,6 @@ def test_a_session_imports_what_bulletins_need_only_where_there_are_any(installe
 @pytest.mark.root
 def test_bulletins_are_the_users_work_and_imported_before(spool, conf, notes):
     """row 11 (CVE-2005-1151): nothing of them runs as root, and nothing is imported once root is given up."""
-    directory = notes.parent / "bulletins"   # where the user may enter
-    directory.mkdir()
-    directory.chmod(0o755)
-    put(directory, "1.a")
-    conf.write_text(conf.read_text() + f"bulletins {directory}\nnew_user_bulletins 1\n")
     spool.deliver(mbox(ONE, ONE))
     receipt = Path(spool.entry.pw_dir, ".popbull")
     receipt.unlink(missing_ok=True)
@@ -292,7 +287,7 @@ def test_bulletins_are_the_users_work_and_imported_before(spool, conf, notes):
     assert process.returncode == 0, complaints
     assert receipt.read_bytes() == b"1\n" and receipt.stat().st_uid == spool.entry.pw_uid
     receipt.unlink()
-    observed = test_privilege.Observed(notes.read_text().splitlines(), spool.entry.pw_uid)
-    assert {"bulletins", "popbull"} <= observed.user
-    assert not {"bulletins", "popbull"} & (observed.root | observed.keeper | observed.nobody)
+    observed = test_privilege.Observed(notes.end(), spool.entry.pw_uid)
+    runs = {who for who, modules in observed.who.items() if {"bulletins", "popbull"} & modules}
+    assert runs == {"user"} and {"bulletins", "popbull"} <= observed.who["user"]
     assert observed.late == set()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popper.channel import QUEUE_MOST, READ_MOST, VECTOR_MOST, Channel, _after
+from popper.channel import QUEUE_MOST, READ_MOST, VECTOR_MOST, Channel, after
 from popper.errors import PeerGone, TimedOut
 from popper.tally import Tally
 
@@ -299,7 +299,7 @@ def test_writing_to_a_pipe_that_nobody_reads_any_more(pipes):
 @given(st.lists(st.binary(max_size=5), max_size=8), st.integers(0, 40))
 def test_what_is_left_of_a_queue(blocks, written):
     whole = b"".join(blocks)
-    left = _after(blocks, min(written, len(whole)))
+    left = after(blocks, min(written, len(whole)))
     assert b"".join(left) == whole[written:]
     assert all(left[:1])                     # or the next write would be empty, and nothing would get on
 

@@ -90,7 +90,7 @@ def test_check(conf):
 
 
 @pytest.mark.parametrize("text, complaint", [
-    ("timeout 60\n\ntimeout_ 5\n", '3: unknown directive "timeout_"; expected one of auth bindto '),
+    ("timeout 60\n\ntimeout_ 5\n", '3: unknown directive "timeout_"; expected one of accepts allow_deny '),
     ("timeout soon\n", '1: timeout: "soon" is not what is expected: seconds, 0 to 86400'),
     ("statistics\n", "1: statistics: no value; expected yes or no"),
     ("debug no\ndebug yes\n", "2: debug: given already on line 1; expected once")])

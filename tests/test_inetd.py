@@ -2,9 +2,12 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
-from dialogue import USER, mbox, site                        # noqa: F401  site is a fixture
+
+from conftest import wait_until
+from dialogue import PASSWORD, UID, USER, mbox, site          # noqa: F401  site is a fixture
 
 ONE = b"Subject: one\n\nOne.\n"
 
@@ -33,3 +36,50 @@ def test_debugging_says_so_first(site, trace):
     lines = [line.partition("] ")[2] for line in file.read_text().splitlines()] if trace else site.log()
     first = f'Tracing session and debugging information in file "{file}"' if trace else "notice: Debugging turned on"
     assert lines[0] == first and USER not in lines[0]
+
+
+# -- AUTHORIZATION in a child of its own, for root -------------------------------------------------------------------
+
+def who_speaks(pop):
+    """The children of a session that live: uid of each."""
+    children = Path(f"/proc/{pop.child}/task/{pop.child}/children").read_text().split()
+    told = [Path(f"/proc/{child}/status").read_text() for child in children]
+    return [each.split("Uid:\t")[1].split()[0] for each in told if "State:\tZ" not in each]
+
+
+@pytest.mark.root
+def test_root_reads_nothing_of_a_stranger(site):
+    """Somebody without rights does, and is not there any more once it is the user's session."""
+    pop = site.session()
+    (uid,) = who_speaks(pop)
+    assert uid not in ("0", str(UID))
+    pop.log_in()
+    wait_until(lambda: not who_speaks(pop))
+    pop.ok("NOOP")                           # the next look at it buries it
+    assert Path(f"/proc/{pop.child}/task/{pop.child}/children").read_text() == ""
+    pop.quit()
+
+
+@pytest.mark.root
+def test_a_child_that_is_killed_ends_the_session_and_is_told_of(site):
+    pop = site.session()
+    child, = Path(f"/proc/{pop.child}/task/{pop.child}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    assert pop.end() == b"" and pop.status == 0
+    assert site.log() == ["critical: The process that spoke to local has ended without a word"]
+
+
+def test_a_wrong_password_is_answered_by_who_heard_it_and_ends_the_session(site):
+    pop = site.session()
+    pop.send(f"USER {USER}\r\nPASS wrong\r\nSTAT\r\n")
+    assert pop.reply().startswith("+OK ") and pop.reply().startswith("-ERR [AUTH] ")
+    assert pop.end() == b"" and pop.status == 0
+    assert len(site.logged("Failed attempted login")) == 1
+
+
+def test_everything_at_once(site):
+    site.deliver(mbox(ONE))
+    pop = site.session(greeting=False)
+    pop.send(f"USER {USER}\r\nPASS {PASSWORD}\r\nSTAT\r\nQUIT\r\n")
+    replies = pop.end().split(b"\r\n")
+    assert len(replies) == 6 and all(reply.startswith(b"+OK ") for reply in replies[:5])

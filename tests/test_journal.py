@@ -15,8 +15,9 @@ from conftest import with_syslog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from popper import journal as module
 from popper.errors import ConfigError
-from popper.journal import Journal, followed, masked, open_trace, watched
+from popper.journal import NAME, Journal, Notes, followed, masked, open_trace, watched
 from popper.options import Options
 
 many = settings(deadline=None, max_examples=200, database=None, derandomize=True)
@@ -388,3 +389,61 @@ def test_a_file_that_was_renamed_is_opened_anew(path):
     assert followed(second, str(path)) == second
     os.close(first)
     os.close(second)
+
+
+# -- what others noted -----------------------------------------------------------------------------------------------
+
+def test_notes_are_kept_with_their_time_and_taken_once(monkeypatch):
+    monkeypatch.setattr(module.time, "time", lambda: 1e9)
+    notes = Notes(True)
+    notes.notice(f"from {NAME}")
+    notes.debug("a detail")
+    notes.critical("trouble")
+    assert notes.take() == [(1e9, 5, f"from {NAME}"), (1e9, 7, "a detail"), (1e9, 2, "trouble")] and notes.take() == []
+
+
+def test_notes_without_debugging_have_no_details():
+    notes = Notes(False)
+    notes.debug("a detail")
+    notes.warning("a warning")
+    assert [text for _, _, text in notes.take()] == ["a warning"]
+
+
+def test_notes_are_bounded():
+    notes = Notes(True)
+    for _ in range(2):                       # room is given back
+        for number in range(1000):
+            notes.debug(f"{number} " + "x" * 1000)
+        notes.notice("seen")                 # whatever has been said before
+        *debug, last = [text for _, _, text in notes.take()]
+        assert [text.partition(" ")[0] for text in debug] == [str(number) for number in range(len(debug))]
+        assert 10 <= len(debug) <= 16 and last == "seen"
+
+
+def test_what_was_noted_is_logged_with_its_own_time_and_the_name(path, trace):
+    log = Journal("popper", Options(), trace, mark="17.4")
+    log.replay([(1e9, 5, f"from {NAME} ({NAME})"), (1e9 + 0.25, 7, "a detail")], "pc.example.org")
+    stamps = [module.stamped(seconds) for seconds in (1e9, 1e9 + 0.25)]
+    assert path.read_text() == f"{stamps[0]} [17.4] from pc.example.org (pc.example.org)\n{stamps[1]} [17.4] a detail\n"
+
+
+def test_details_that_were_noted_for_somebody_else_are_left_out(capfd):
+    options = Options()
+    options.log = "stderr"
+    Journal("popper", options).replay([(1e9, 7, "a detail"), (1e9, 4, "a warning")], "pc")
+    assert capfd.readouterr().err == f"popper[{os.getpid()}]: warning: a warning\n"
+
+
+def test_a_trace_that_was_opened_for_somebody_is_given_back(path, syslogged):
+    before = len(os.listdir("/proc/self/fd"))
+    log = watching(path, "192.0.2.1")
+    log.close()                              # nothing was opened yet
+    log.concerns("192.0.2.1")
+    log.notice("a line")
+    log.close()
+    assert len(os.listdir("/proc/self/fd")) == before and f"[{os.getpid()}] a line\n" in path.read_text()
+
+
+def test_a_trace_of_all_is_not_ours_to_close(trace):
+    Journal("popper", Options(), trace).close()
+    os.fstat(trace)

@@ -8,44 +8,58 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "popper"
 LEVELS = (
     "popper errors account tally library",
-    "wire maildrop options peer journal channel privilege submit"
+    "access slots handover limits loop forking listeners sessions proxy started notify detach",
+    "wrappers guessers wire maildrop options peer journal channel privilege submit"
     " storage storage.scan storage.identity storage.locks storage.plan storage.record auth auth.crypt auth.file auth.getpw",
-    "storage.redo storage.held storage.keeper popbull xtnd",
+    "storage.redo storage.held storage.keeper storage.vacant popbull xtnd",
     "storage.mbox storage.memory bulletins session",
-    "login serve",
-    "",                                      # prelogin, control: not yet
-    "inetd daemon admin admin.usage admin.table admin.compose admin.logline",
+    "login conversation",
+    "serve stranger looker control",
+    "separate house crew",
+    "inetd",
+    "logins reception",
+    "takeover",
+    "daemon admin admin.usage admin.table admin.compose admin.logline",
     "cli launch __main__ admin.console admin.logs admin.logins admin.page",
     # what groups of popperctl have beside their commands
-    "admin.sums admin.plots admin.editor admin.shelf admin.readers admin.tracelines",
-    "admin.inspection admin.audience admin.owner admin.exports admin.report admin.traces admin.watches",
-    "admin.facts admin.traceview",
-    "admin.explain admin.following admin.replay",
-    "admin.bulletin admin.mailbox admin.stats admin.trace",    # the groups of popperctl
+    "admin.sums admin.plots admin.editor admin.shelf admin.readers admin.times admin.tracelines admin.control admin.gauges"
+    " admin.ledger",
+    "admin.inspection admin.audience admin.owner admin.exports admin.report admin.traces admin.watches admin.server",
+    "admin.facts admin.traceview admin.dummies admin.rounds",
+    "admin.explain admin.following admin.replay admin.looks admin.findings",
+    "admin.places",
+    "admin.trial",
+    # the groups of popperctl
+    "admin.bulletin admin.mailbox admin.stats admin.trace"
+    " admin.start admin.stop admin.restart admin.reload admin.status admin.config admin.checkup",
     "admin.main",
     "admin.__main__",
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names.split()}
-SIDEWAYS = {"daemon": ("inetd",), "launch": ("cli",), "__main__": ("cli", "launch"), "auth": ("auth",)}
+SIDEWAYS = {"launch": ("cli",), "__main__": ("cli", "launch"), "auth": ("auth",)}
 ANY_NAME = ("library", "auth", "admin.main")      # may import by a name that is known at run time only
 
 # who: all of popper that it may import; whoever is not named here may import all that is below
 MAY = {
+    "access": "errors account",
+    "wrappers": "access",
+    "guessers": "account slots",
     "storage": "errors maildrop storage",
     "auth": "errors account library auth",
     "xtnd": "errors account wire maildrop",
     "session": "popper errors account wire maildrop xtnd",
     "popbull": "errors account storage.locks",
     "bulletins": "errors account popbull storage.scan",
-    "login": "popper errors account tally auth storage bulletins privilege options maildrop",
-    "serve": "popper errors account session channel wire journal tally",
+    "login": "popper errors account access wrappers guessers tally auth storage bulletins privilege options maildrop",
+    "serve": "popper errors account session channel conversation wire journal tally",
+    "conversation": "popper errors account session wire journal",
 }
 # who: what it must not import besides, of popper or of Python
 MUST_NOT = {
     "session": "os posix time socket _socket",
     "xtnd": "os posix time socket _socket",
     "inetd": "session storage",
-    "daemon": "session storage",
+    **dict.fromkeys(("daemon", "logins", "reception", "crew", "house", "control"), "session storage"),
 }
 LOWEST = ("sys", "site")                     # all that level 0 may import
 

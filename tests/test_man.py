@@ -122,7 +122,7 @@ def settled(found):
     ["-T30", "-sT60", "-T", "5"],
     ["-b", "/var/spool/bulls"], ["-b/a", "-b", "/b"], ["-b", "/with a blank"], ["-b", "/-d"],
     ["-t", "/var/log/trace"], ["-st/trace"], ["-t/a", "-st", "/b"], ["-t", "/s"],
-    ["--stdio"], ["--check"], ["--stdio", "--check"], ["--check", "--check", "--stdio"],
+    ["--stdio"], ["--check"], ["--daemon"], ["--stdio", "--check"], ["--check", "--check", "--stdio"],
     ["-C", "/dev/null"], ["-sC/dev/null"], ["-C", "/nonexistent", "-C", "/dev/null"],
     ["-b", "/b", "-d", "-s", "-T", "1", "-t", "/t", "-R", "-C", "/dev/null", "--stdio", "--check"],
     ["--check", "-dT9", "--stdio", "-C", "/dev/null", "-Rb", "/b"],
@@ -135,7 +135,7 @@ def test_fast_path_and_docopt_settle_the_same(arguments, no_file):
 
 PIECES = st.one_of(
     st.text("dsR", min_size=1, max_size=4).map(lambda letters: ["-" + letters]),
-    st.sampled_from([["--stdio"], ["--check"]]),
+    st.sampled_from([["--stdio"], ["--check"], ["--daemon"]]),
     st.tuples(st.text("dsR", max_size=2), st.integers(0, 86400), st.booleans()).map(
         lambda piece: [f"-{piece[0]}T", str(piece[1])] if piece[2] else [f"-{piece[0]}T{piece[1]}"]),
     st.tuples(st.text("dsR", max_size=2), st.sampled_from("bt"), st.text("/aT-= d", max_size=6)).map(
@@ -210,7 +210,7 @@ def test_the_manual_describes_the_directives_there_are():
 def test_the_manual_has_the_right_default(name):
     default = DIRECTIVES[name][1]
     stated = re.findall(r"^The default is\n\.Li (.*) \.$", MANUAL[name][1], re.M)
-    if default in ("", ()):
+    if default in ("", (), None):
         assert stated == [] and "There is no default" in MANUAL[name][1]
     else:
         assert len(stated) == 1 and "There is no default" not in MANUAL[name][1]
@@ -282,7 +282,7 @@ def test_the_sample_without_its_comments_says_the_defaults():
         setattr(chosen, name, None)
     chosen.read("popper.conf", "\n".join(sample_lines()))
     for name, (_, default, _) in DIRECTIVES.items():
-        if default in ("", ()):                    # nothing to write down: an example, and it says so
+        if default in ("", (), None):              # nothing to write down: an example, and it says so
             assert getattr(chosen, name)
             assert re.search(rf"^# .*none set.*\n#{name} ", (SAMPLES / "popper.conf").read_text(), re.M)
         else:
@@ -326,19 +326,19 @@ def greeting(port):
 def test_the_lines_for_inetd_have_the_fields_of_inetd():
     text = (SAMPLES / "inetd.conf.popper").read_text()
     lines = [line.split() for line in re.findall(r"^#?(pop3\t.*)$", text, re.M)]
-    assert len(lines) == 4 and len(re.findall(r"^pop3", text, re.M)) == 1
+    assert len(lines) == 5 and len(re.findall(r"^pop3", text, re.M)) == 1
     for service, kind, protocol, wait, user, path, name, *arguments in lines:
-        assert (service, kind, wait, user) == ("pop3", "stream", "nowait.400", "root")
+        assert (service, kind, user) == ("pop3", "stream", "root") and wait in ("nowait.400", "wait")
         assert protocol in ("tcp", "tcp6") and path.startswith("/usr/")
         assert plain_flags(arguments)
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("number", range(3), ids=["plain", "trace", "tcpd"])
+@pytest.mark.parametrize("number", range(3), ids=["plain", "trace", "tcpd"])     # tests/etc tries the one that waits
 def test_the_lines_for_inetd_work(number, installed, syslog, tmp_path):
     """As they are shipped, but for port and place."""
     port = free_port()
-    lines = re.findall(r"^#?(pop3\tstream\ttcp\t.*)$", (SAMPLES / "inetd.conf.popper").read_text(), re.M)
+    lines = re.findall(r"^#?(pop3\tstream\ttcp\tnowait.*)$", (SAMPLES / "inetd.conf.popper").read_text(), re.M)
     assert len(lines) == 3
     line = lines[number].replace("/usr/local", str(installed)).replace("/var/log", str(tmp_path))
     conf = tmp_path / "inetd.conf"

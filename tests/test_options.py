@@ -28,13 +28,21 @@ def words(*good):
 
 # directive: (good values with what they mean, bad values)
 VALUES = {
+    "accepts": (whole(0, 100000), not_whole(0, 100000)),
+    "allow_deny": (words("/etc/popper.allow"), NOT_A_PATH),
+    "autoclose": (whole(0, 86400), not_whole(0, 86400)),
     "auth": ([("getpw", ("getpw",)), ("file  getpw", ("file", "getpw")), ("site.ldap", ("site.ldap",))], []),
-    "bindto": ([("127.0.0.1", ("127.0.0.1", 110)), ("127.0.0.1:1110", ("127.0.0.1", 1110)), (":1110", ("", 1110)),
-                ("::1", ("::1", 110)), ("[::1]", ("::1", 110)), ("[::1]:1110", ("::1", 1110)), ("[::]:0", ("::", 0))],
-               ["[::1", "[::1]1110", "127.0.0.1:pop3", "127.0.0.1:65536", "127.0.0.1:-1", "[::1]:x", ":+110"]),
+    "bindto": ([("127.0.0.1", (("127.0.0.1", 110),)), ("127.0.0.1:1110", (("127.0.0.1", 1110),)),
+                (":1110", (("", 1110),)), ("::1", (("::1", 110),)), ("[::1]", (("::1", 110),)),
+                ("[::1]:1110", (("::1", 1110),)), ("[::]:0", (("::", 0),)),
+                ("192.0.2.1  [::1]:1110 :0", (("192.0.2.1", 110), ("::1", 1110), ("", 0)))],
+               ["[::1", "[::1]1110", "127.0.0.1:pop3", "127.0.0.1:65536", "127.0.0.1:-1", "[::1]:x", ":+110",
+                "127.0.0.1 [::1", "[::1]:1110 127.0.0.1:pop3"]),
     "bulletin_max": (whole(1, 16777216), not_whole(1, 16777216)),
     "bulletins": (words("/var/spool/bulls"), NOT_A_PATH),
     "check_shell": (YES_NO, NOT_YES_NO),
+    "control": (words("/run/popper/control"), NOT_A_PATH),
+    "control_group": (words("adm", "mail-admins"), ["two words", "gr\u00fc\u00dfe", "a\tb"]),
     "debug": (YES_NO, NOT_YES_NO),
     "dns_timeout": (whole(1, 60), not_whole(1, 60)),
     "facility": (words("local0", "local7", "mail", "auth", "authpriv", "daemon", "user"),
@@ -42,7 +50,11 @@ VALUES = {
     "fail_delay": (whole(0, 60), not_whole(0, 60)),
     "fsync": (YES_NO, NOT_YES_NO),
     "group_bulletins": (YES_NO, NOT_YES_NO),
+    "guess_delay_max": (whole(0, 3600), not_whole(0, 3600)),
+    "guessers": (words("/run/popper/guessers"), NOT_A_PATH),
     "hostname": (words("mail.example.org", "localhost"), ["two words", "h\u00f6st", "a\tb", "\x1b[2J"]),
+    "hosts_access": (YES_NO, NOT_YES_NO),
+    "ipv6_prefix": (whole(32, 128), not_whole(32, 128)),
     "lock_timeout": (whole(0, 300), not_whole(0, 300)),
     "locks": ([("dotlock", ("dotlock",)), ("fcntl  dotlock", ("fcntl", "dotlock")),
                ("flock fcntl dotlock", ("flock", "fcntl", "dotlock"))],
@@ -55,10 +67,13 @@ VALUES = {
                  "/var/mail/%{u}", "/var/mail/% u", "/m/%%%"]),
     "mailbox_format": (words("bsd", "sysv"), ["BSD", "mbox", "maildir", "bsd sysv"]),
     "maxsessions": (whole(1, 10000), not_whole(1, 10000)),
+    "maxstrangers": (whole(10, 100000), not_whole(10, 100000)),
     "min_uid": (whole(1, 2**31), not_whole(1, 2**31)),
     "new_user_bulletins": (whole(0, 1000), not_whole(0, 1000)),
     "password_file": (words("/etc/popper.users", "/with space/users"), NOT_A_PATH),
+    "pid_file": (words("/run/popper.pid"), NOT_A_PATH),
     "popbull_dir": (words("/var/lib/popper", "/with space/popper"), NOT_A_PATH),
+    "sameaddrmax": (whole(0, 100000), not_whole(0, 100000)),
     "sendmail": (words("/usr/lib/sendmail"), [*NOT_A_PATH, "sendmail"]),
     "statistics": (YES_NO, NOT_YES_NO),
     "timeout": (whole(0, 86400), not_whole(0, 86400)),
@@ -67,6 +82,8 @@ VALUES = {
     "trace_dir": (words("/run/popper/trace"), NOT_A_PATH),
     "trace_file": (words("/var/log/popper.trace"), NOT_A_PATH),
     "trace_user": ([("joe", ("joe",)), ("joe  192.0.2.1 ::1", ("joe", "192.0.2.1", "::1"))], ["j\u00f6", "joe \x7f"]),
+    "trusted": (words("/etc/popper.trusted"), NOT_A_PATH),
+    "unprivileged_user": (words("popper", "nobody"), ["two words", "j\u00f6", "a\tb"]),
     "update_on_abort": (YES_NO, NOT_YES_NO),
     "update_status": (YES_NO, NOT_YES_NO),
     "xmit_max": (whole(0, 2**31), not_whole(0, 2**31)),
@@ -82,7 +99,20 @@ def complaint(call, *arguments):
 
 
 def test_every_directive_is_tried_here():
-    assert set(VALUES) == set(DIRECTIVES)
+    assert {*VALUES, "proxy_from"} == set(DIRECTIVES)
+
+
+def test_networks():
+    options = Options()
+    options.set("proxy_from", "192.0.2.1 198.51.100.0/24  2001:db8::/32")
+    told = {address: options.proxy_from.has(address) for address in (
+        "192.0.2.1", "192.0.2.2", "198.51.100.255", "2001:db8:1::1", "2001:db9::1")}
+    assert told == {"192.0.2.1": True, "192.0.2.2": False, "198.51.100.255": True, "2001:db8:1::1": True,
+                    "2001:db9::1": False}
+    for wrong in ("client.example.org", "192.0.2.1/33", "192.0.2.1, 192.0.2.2", "all"):
+        options = Options()
+        assert "addresses and networks" in complaint(options.set, "proxy_from", wrong)
+        assert options.proxy_from is None
 
 
 @pytest.mark.parametrize("directive, text, value", GOOD)
@@ -119,14 +149,15 @@ def test_a_directive_without_value(directive):
 def test_every_default_is_a_value_that_could_be_given():
     for directive, (read, default, _) in DIRECTIVES.items():
         text = {True: "yes", False: "no"}.get(default) if isinstance(default, bool) else \
-            " ".join(default) if directive in ("auth", "locks") else str(default)
-        if default not in ("", (), ("", 110)):
+            " ".join(default) if directive in ("auth", "locks") else \
+            " ".join(f"{address}:{port}" for address, port in default) if directive == "bindto" else str(default)
+        if default not in ("", (), None):
             assert read(text) == default, directive
 
 
 def test_unknown_directives_are_named_with_the_known_ones():
     said = complaint(Options().read, "f", "timeout 60\nTimeout 60\n")
-    assert said.startswith('f:2: unknown directive "Timeout"; expected one of auth bindto ')
+    assert said.startswith('f:2: unknown directive "Timeout"; expected one of accepts allow_deny ')
     assert "timeout" in said.split()
     assert complaint(Options().read, "f", "nonsense\n") == "f:1: nonsense: no value; expected a directive and a value"
 

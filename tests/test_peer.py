@@ -10,7 +10,7 @@ import pytest
 from conftest import wait_until
 
 from popper import VERSION
-from popper.peer import FORGED, LATER, UNKNOWN, VERIFIED, Peer, System, is_host_name, plain, verify
+from popper.peer import FORGED, LATER, UNKNOWN, VERIFIED, Finding, Peer, System, is_host_name, plain, verify
 
 # popper forks the look-up; a thread of the test suite's own is no concern of it.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -268,3 +268,30 @@ def test_the_look_up_holds_no_descriptor_of_the_session():
 def test_no_search_list_makes_a_stranger_one_of_us():
     assert told(lambda: os.environ["LOCALDOMAIN"]) == "invalid"
     assert os.environ.get("LOCALDOMAIN") != "invalid"
+
+
+# -- a finding of somebody else's ------------------------------------------------------------------------------------
+
+class Log:
+    def __init__(self):
+        self.notices, self.debugs = [], []
+        self.notice, self.debug = self.notices.append, self.debugs.append
+
+
+@pytest.mark.parametrize("finding, name, complaints", [
+    (Finding(VERIFIED, "pc.example.org"), "pc.example.org", []),
+    (Finding(FORGED, ADDRESS, "a false name"), ADDRESS, ["a false name"])])
+def test_a_finding_that_was_given_is_told_of_once(finding, name, complaints):
+    peer, log, spent = Peer(ADDRESS), Log(), {"DNS": 0.0}
+    peer.give(finding, 0.25)
+    assert (peer.status, peer.name) == (finding.status, name) and peer.settle() is None
+    for _ in range(2):
+        peer.introduce(log, spent)
+    assert log.notices == complaints and len(log.debugs) == 1 and "after 0.250 s" in log.debugs[0]
+    assert spent == {"DNS": 0.25}
+
+
+def test_without_a_finding_there_is_nothing_to_tell():
+    log = Log()
+    Peer(ADDRESS).introduce(log, {"DNS": 0.0})
+    assert log.notices == log.debugs == []

@@ -1,36 +1,33 @@
-"""Who runs what: the list at the head of popper.privilege against a real session, and the way out of root."""
+"""Who runs what: the table at the head of popper.privilege against real sessions."""
 
 import ast
-import ctypes
 import os
-import pickle
-import re
-import shutil
+import pwd
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
-import warnings
+import threading
 from pathlib import Path
 
 import pytest
 
 from conftest import wait_until
-from dialogue import GID, HOST, ONE, ROOT, UID, Dialogue, mbox, tcp_pair
+from dialogue import HOST, ONE, Dialogue, mbox, tcp_pair
 from popper import privilege
-from popper.errors import Refused
-from popper.privilege import NOBODY, become, become_nobody, shed_group
+from popper.privilege import NOBODY
 
 PACKAGE = Path(privilege.__file__).parent
-SPOOL_GROUP = 54400
+UNPRIVILEGED = "games"         # an account that has nothing to do with mail, and is not nobody
+PROXY = "127.0.0.2"
 
-# Runs popper, and notes in a file of which modules functions are called, as whom, and whether in the first process.
+# Runs popper, and tells by datagrams of which modules functions are called, by which process and as whom. The name of
+# the socket is an abstract one, which can be reached from any root directory.
 OBSERVER = """
-import os, sys
+import os, sys, _socket
 sys.path[:0] = [{tree!r}, *{site!r}]
-first, seen = os.getpid(), set()
+seen = set()
 
 def importing(frame):
     while frame and not (frame.f_code.co_name == "<module>" and "/popper/" in frame.f_code.co_filename):
@@ -43,27 +40,41 @@ def note(frame, event, argument):
     ours = code.co_filename.startswith({tree!r} + "/popper/")
     if event != "call" or not is_module and (not ours or importing(frame)):
         return
-    what = code.co_filename, is_module, os.geteuid(), os.getpid() == first
+    what = code.co_filename, is_module, os.geteuid(), os.getpid()
     if what not in seen:
         seen.add(what)
-        notes = os.open({notes!r}, os.O_WRONLY | os.O_APPEND)
-        os.write(notes, repr(what).encode() + b"\\n")
-        os.close(notes)
-sys.argv = ["popper", *{arguments!r}]
+        line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+        line.sendto(repr(what).encode(), {notes!r})
+        line.close()
+sys.argv = ["popper", *{arguments!r}, *sys.argv[1:]]
 import popper.launch
 sys.setprofile(note)
 popper.launch.run()
 """
 
 
-def listed():
-    """The modules that the list at the head of popper.privilege has run as root, `auth.*` spelled out."""
-    block = privilege.__doc__.split("\n\n")[2]
-    columns = [re.split(r" {3,}", line[4:])[0] for line in block.splitlines()]
-    names = {name for column in columns for name in re.split(r", | or ", column) if name}
-    if "auth.*" in names:
-        names |= {"auth"} | {f"auth.{path.stem}" for path in (PACKAGE / "auth").glob("[!_]*.py")}
-    return names - {"auth.*"}
+def listed(mode):
+    """Who runs what in a mode, as the table at the head of popper.privilege has it: {who: modules}, the names of
+    packages that end in `.*` spelled out."""
+    table = privilege.__doc__.split("\n\n")[2]
+    rows, found = [], {}
+    for line in table.splitlines():
+        modes, who, modules = line[4:12].strip(), line[12:26].strip(), line[26:].split()
+        if modes:
+            rows.append((modes, who, modules))
+        else:
+            rows[-1][2].extend(modules)
+    for modes, who, modules in rows:
+        if modes in ("both", mode):
+            found.setdefault(who, set()).update(*map(spelled_out, modules))
+    return found
+
+
+def spelled_out(name):
+    package = name.removesuffix(".*")
+    if package == name:
+        return {name}
+    return {f"{package}.{path.stem}" for path in (PACKAGE / package).glob("[!_]*.py")} - {"storage.memory"}
 
 
 def module_of(path):
@@ -71,20 +82,21 @@ def module_of(path):
 
 
 class Observed:
-    """What ran as whom in a session: sets of modules, and what was imported by others than root.
+    """What ran as whom: who: modules, by the words of the table; and what was imported by others than root."""
 
-    forking: sessions are children of the process that was started.
-    """
-
-    def __init__(self, lines, uid, forking=False):
-        seen = [ast.literal_eval(line) for line in lines]
-        own = [(module_of(path), euid, first) for path, is_import, euid, first in seen
+    def __init__(self, lines, uid):
+        seen = [ast.literal_eval(line.decode()) for line in lines]
+        own = [(module_of(path) or "__init__", euid, pid) for path, is_import, euid, pid in seen
                if not is_import and path.startswith(str(PACKAGE))]
-        self.root = {module for module, euid, first in own if euid == 0 and (first or forking)}
-        self.user = {module for module, euid, first in own if euid == uid and first}
-        self.keeper = {module for module, euid, first in own if euid == uid and not first}
-        self.nobody = {module for module, euid, first in own if euid == NOBODY}
-        self.late = {path for path, is_import, euid, _ in seen if is_import and euid != 0}
+        serving = {pid for module, euid, pid in own if euid == uid and module == "serve"}
+        self.who = {
+            "root": {module for module, euid, pid in own if euid == 0},
+            "unprivileged": {module for module, euid, pid in own if euid == pwd.getpwnam(UNPRIVILEGED).pw_uid},
+            "nobody": {module for module, euid, pid in own if euid == NOBODY},
+            "user": {module for module, euid, pid in own if euid == uid and pid in serving},
+            "keeper": {module for module, euid, pid in own if euid == uid and pid not in serving},
+        }
+        self.late = {path for path, is_import, euid, pid in seen if is_import and euid != 0}
 
 
 def converse(pop, user, password):
@@ -103,6 +115,21 @@ def converse(pop, user, password):
     pop.quit()
 
 
+def through_a_proxy(pop, user, password):
+    """A session whose client is told of by a proxy."""
+    pop.send("PROXY TCP4 127.0.0.9 127.0.0.1 4000 110\r\n")
+    converse(pop, user, password)
+
+
+def find_nothing(pop, user, password):
+    """A session without mail."""
+    os.truncate(f"/var/mail/{user}", 0)
+    pop.reply()
+    pop.log_in(user, password)
+    assert pop.ok("STAT").startswith("0 ")
+    pop.quit()
+
+
 def turned_away(pop, user, password):
     """A session that comes to nothing."""
     pop.reply()
@@ -111,268 +138,150 @@ def turned_away(pop, user, password):
     assert pop.end() == b""
 
 
+class Notes:
+    """A socket that anybody may tell something; lines: what was told so far, and `end` waits for the rest of it."""
+
+    def __init__(self):
+        self.name = b"\0popper-notes-" + os.urandom(8).hex().encode()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.name)
+        self.lines = []
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self):
+        while line := self.socket.recv(4096):
+            self.lines.append(line)
+
+    def end(self):
+        """-> all lines. Whoever would tell more has ended."""
+        if self.reader.is_alive():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+                last.sendto(b"", self.name)
+            self.reader.join()
+            self.socket.close()
+        return self.lines
+
+
 @pytest.fixture
 def notes():
-    """A file that anybody may write into."""
-    place = Path(tempfile.mkdtemp(prefix="popper-notes-"))
-    place.chmod(0o755)
-    (place / "notes").touch()
-    (place / "notes").chmod(0o666)
-    yield place / "notes"
-    shutil.rmtree(place)
+    one = Notes()
+    yield one
+    one.end()
 
 
 def start(arguments, stdin, notes):
     """Start popper under observation."""
     site_packages = [path for path in sys.path if path.endswith("site-packages")]
-    program = OBSERVER.format(tree=str(PACKAGE.parent), site=site_packages, notes=str(notes),
+    program = OBSERVER.format(tree=str(PACKAGE.parent), site=site_packages, notes=notes.name,
                               arguments=list(map(str, arguments)))
     return subprocess.Popen([sys.executable, "-I", "-c", program], stdin=stdin, stdout=stdin, stderr=subprocess.PIPE)
 
 
 @pytest.fixture
-def conf(tmp_path):
-    path = tmp_path / "popper.conf"
-    path.write_text(f"hostname {HOST}\nsendmail /bin/true\ndns_timeout 1\nfail_delay 0\nlog stderr\n"
-                    f"auth popper.auth.file getpw\npassword_file {tmp_path / 'passwords'}\n")
-    (tmp_path / "passwords").write_text("somebody:x\n")
-    return path
+def conf():
+    """A configuration that uses everything."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        texts = {"passwords": "somebody:x\n", "allow": "allow 127.0.0.0/8\ndeny all\n", "trusted": "192.0.2.0/24\n"}
+        for file, text in texts.items():
+            (place / file).write_text(text)
+        (place / "bulletins").mkdir(mode=0o755)
+        (place / "bulletins" / "00001.tidings").write_text(f"From root Tue Jan  2 03:04:05 2024\n{ONE.decode()}")
+        (place / "popper.conf").write_text(f"""
+            hostname {HOST}\nsendmail /bin/true\ndns_timeout 1\nfail_delay 0\nlog stderr\nstatistics yes
+            auth popper.auth.file getpw\npassword_file {place}/passwords\nunprivileged_user {UNPRIVILEGED}
+            allow_deny {place}/allow\ntrusted {place}/trusted\nhosts_access yes\nguessers {place}/guessers
+            bulletins {place}/bulletins\nnew_user_bulletins 1\nproxy_from {PROXY}\nmaxsessions 2\nmaxstrangers 10
+            control {place}/control\npid_file {place}/pid\ntrace_user nobody-else\ntrace_file {place}/trace
+            """.replace("            ", ""))
+        yield place / "popper.conf"
 
 
-@pytest.fixture
-def observed(spool, conf, notes):
-    """A session of a real account in the real spool, as under inetd."""
-    spool.deliver(mbox(ONE, ONE))
-    for dialogue in (turned_away, converse):
-        ours, theirs = tcp_pair()
-        pop = Dialogue(ours)
-        with theirs, start(["-C", conf, "-s"], theirs, notes) as process:
+def under_inetd(conf, notes, user, password):
+    for dialogue in (turned_away, converse, through_a_proxy, find_nothing):
+        ours, theirs = tcp_pair(PROXY if dialogue is through_a_proxy else "127.0.0.1")
+        with theirs, start(["-C", conf], theirs, notes) as process:
             theirs.close()
             try:
-                dialogue(pop, spool.name, spool.password)
+                dialogue(Dialogue(ours), user, password)
             finally:
                 ours.close()
                 _, complaints = process.communicate(timeout=20)
         assert process.returncode == 0, complaints
-    return Observed(notes.read_text().splitlines(), spool.entry.pw_uid)
 
 
-@pytest.mark.root
-def test_the_list_of_what_root_runs(observed):
-    """Under inetd root runs the modules that the list names, and no other."""
-    assert observed.root - {"privilege", ""} == listed() - {"daemon"}
+def on_its_own(conf, notes, user, password):
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
 
+    def call(address="127.0.0.1"):
+        return socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
 
-@pytest.mark.root
-def test_what_root_does_not_run(observed):
-    """Mailbox, commands of TRANSACTION and sendmail are the user's alone."""
-    assert {"storage.mbox", "storage.scan", "storage.identity", "storage.locks", "maildrop", "submit",
-            "xtnd"} <= observed.user
-    assert not {module for module in observed.root if module.startswith(("storage", "maildrop", "submit", "xtnd"))}
+    def ask(command):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(conf.parent / "control"))
+            control.sendall(b'{"command": "%s"}\n' % command)
+            return control.makefile().read()
 
-
-@pytest.mark.root
-def test_who_runs_beside(observed):
-    """The fork that asks DNS is nobody and runs no more than that; the keeper has the user's uid, and runs the
-    locks."""
-    assert observed.nobody == {"peer", "privilege"} or observed.nobody == {"peer"}
-    assert observed.keeper <= {"storage.keeper", "storage.locks", "errors"} and "storage.locks" in observed.keeper
-
-
-@pytest.mark.root
-def test_nothing_is_imported_by_the_user(observed):
-    """All is imported before root is given up: a user may not be able to read root's Python, or may have his own."""
-    assert observed.late == set()
-
-
-@pytest.mark.root
-def test_the_daemon_runs_nothing_else_as_root(spool, conf, notes):
-    """So with popper on its own: the same list, with daemon in place of inetd's start."""
-    spool.deliver(mbox(ONE, ONE))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    conf.write_text(conf.read_text() + f"bindto 127.0.0.1:{port}\n")
-    with open(os.devnull, "rb+") as null, start(["-C", conf], null, notes) as process:
+    with listener, start(["-C", conf], listener, notes) as process:
+        listener.close()
         try:
-            with socket.socket() as probe:
-                wait_until(lambda: probe.connect_ex(("127.0.0.1", port)) == 0)
             for dialogue in (turned_away, converse):
-                dialogue(Dialogue(socket.create_connection(("127.0.0.1", port))), spool.name, spool.password)
+                dialogue(Dialogue(call()), user, password)
+            through_a_proxy(Dialogue(call(PROXY)), user, password)
+            crowd = [call() for _ in range(12)]
+            assert '"ok": true' in ask(b"status") and '"ok": true' in ask(b"reload")
+            before = changed(conf.parent / "control")
+            assert '"ok": true' in ask(b"upgrade")
+            wait_until(lambda: changed(conf.parent / "control") not in (before, None))
+            for dialogue in (converse, find_nothing):
+                dialogue(Dialogue(call()), user, password)
+            for each in crowd:
+                each.close()
         finally:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
-    found = Observed(notes.read_text().splitlines(), spool.entry.pw_uid, forking=True)
-    assert found.root - {"privilege", ""} == listed()
+            _, complaints = process.communicate(timeout=20)
+    assert process.returncode == 0, complaints
+
+
+def changed(path):
+    """When a file was made or changed, or None when there is none."""
+    try:
+        return path.stat().st_ctime_ns
+    except FileNotFoundError:
+        return None
+
+
+MODES = {"inetd": under_inetd, "daemon": on_its_own}
+
+
+@pytest.fixture(params=MODES)
+def observed(request, spool, conf, notes):
+    """-> (mode, Observed): sessions of a real account in the real spool, one way and the other."""
+    spool.deliver(mbox(ONE, ONE, ONE, ONE))
+    MODES[request.param](conf, notes, spool.name, spool.password)
+    return request.param, Observed(notes.end(), spool.entry.pw_uid)
+
+
+@pytest.mark.root
+def test_the_table_of_who_runs_what(observed):
+    """Each runs the modules that the table names, and no other; nothing is imported by anybody but root: a user may
+    not be able to read root's Python, or may have his own."""
+    mode, found = observed
+    table = listed(mode)
+    assert {who: found.who[who] - table[who] for who in table if found.who[who] - table[who]} == {}, "not in the table"
+    assert {who: table[who] - found.who[who] for who in table if table[who] - found.who[who]} == {}, "did not run"
     assert found.late == set()
+    strange = {"storage.mbox", "storage.scan", "storage.identity", "maildrop", "submit", "xtnd", "bulletins"}
+    assert strange <= found.who["user"] and not strange & found.who["root"], "the mailbox is the user's alone"
+    assert "proxy" not in found.who["root"], "what comes from the network is not taken apart by root"
 
 
-def test_the_list_names_modules_that_are_there():
-    """A name on the list that has gone is a mistake of the list."""
-    modules = {module_of(path) for path in PACKAGE.rglob("*.py")}
-    assert len(listed()) > 10 and listed() <= modules
-
-
-# -- the way out ---------------------------------------------------------------------------------------------------
-
-def in_child(work):
-    """-> (exit status, what `work` returned or raised) of a forked child."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if not child:
-        try:
-            os.close(reader)
-            try:
-                result = work()
-            except Exception as error:
-                result = error
-            os.write(writer, pickle.dumps(result))
-            os._exit(0)
-        finally:
-            os._exit(99)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        octets = pipe.read()
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), pickle.loads(octets) if octets else None
-
-
-def identity():
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {"uids": status["Uid"].split(), "gids": status["Gid"].split(), "groups": sorted(os.getgroups()),
-            "caps": [int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]}
-
-
-WAYS_BACK = {
-    "setuid": lambda: os.setuid(0), "seteuid": lambda: os.seteuid(0), "setreuid": lambda: os.setreuid(0, 0),
-    "real uid": lambda: os.setresuid(0, -1, -1), "saved uid": lambda: os.setresuid(-1, -1, 0),
-    "setgid": lambda: os.setgid(0), "setegid": lambda: os.setegid(0), "setregid": lambda: os.setregid(0, 0),
-    "saved gid": lambda: os.setresgid(-1, -1, 0), "a spool's group": lambda: os.setegid(SPOOL_GROUP),
-    "setgroups": lambda: os.setgroups([0]), "initgroups": lambda: os.initgroups("root", 0),
-    "chroot": lambda: os.chroot("/"), "root's file": lambda: os.open("/etc/shadow", 0),
-    "signal to init": lambda: os.kill(1, 0), "better priority": lambda: os.nice(-5),
-    "low port": lambda: socket.socket().bind(("127.0.0.1", 1023)),
-}
-
-
-def tried():
-    """Which of the ways back to root are open."""
-    open_ways = []
-    for name, way in WAYS_BACK.items():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
-                way()
-            open_ways.append(name)
-        except PermissionError:
-            pass
-    return open_ways
-
-
-@pytest.mark.root
-def test_become():
-    """All four uids and gids are the user's, no capability is left, and no way leads back."""
-    def work():
-        become("nobody-there", UID, GID)
-        return identity(), tried()
-    status, (who, open_ways) = in_child(work)
-    assert status == 0
-    assert who == {"uids": [str(UID)] * 4, "gids": [str(GID)] * 4, "groups": [GID], "caps": [0, 0, 0, 0]}
-    assert open_ways == []
-
-
-@pytest.mark.root
-def test_become_an_account(account):
-    """An account of the system gets the groups that the system gives it."""
-    name, uid, gid = account.name, account.entry.pw_uid, account.entry.pw_gid
-    subprocess.run(["usermod", "-aG", "games", name], check=True)
-    expected = sorted(os.getgrouplist(name, gid))
-    assert len(expected) == 2
-    status, who = in_child(lambda: (become(name, uid, gid), identity())[1])
-    subprocess.run(["gpasswd", "-d", name, "games"], check=True, capture_output=True)
-    assert status == 0
-    assert (who["uids"], who["gids"], who["groups"]) == ([str(uid)] * 4, [str(gid)] * 4, expected)
-
-
-@pytest.mark.root
-def test_a_virtual_user_of_the_same_name_gets_no_groups(account):
-    """A user of the password file may share an account's name, never its groups."""
-    status, who = in_child(lambda: (become("root", UID, GID), identity())[1])
-    assert status == 0 and who["groups"] == [GID]
-
-
-@pytest.mark.root
-def test_the_spools_group_is_shed():
-    """Until shed_group the spool's group is the effective one; afterwards there is no way to it."""
-    def work():
-        become("nobody-there", UID, GID, SPOOL_GROUP)
-        before = identity()
-        shed_group()
-        return before, identity(), tried()
-    status, (before, after, open_ways) = in_child(work)
-    assert status == 0
-    assert before["uids"] == [str(UID)] * 4
-    assert before["gids"] == [str(gid) for gid in (GID, SPOOL_GROUP, GID, SPOOL_GROUP)]
-    assert after == {"uids": [str(UID)] * 4, "gids": [str(GID)] * 4, "groups": [GID], "caps": [0, 0, 0, 0]}
-    assert open_ways == []
-
-
-@pytest.mark.root
-def test_become_nobody():
-    """The child that asks DNS has nobody's uid and gid, no groups, and no way back."""
-    status, (who, open_ways) = in_child(lambda: (become_nobody(), (identity(), tried()))[1])
-    assert status == 0
-    assert who == {"uids": [str(NOBODY)] * 4, "gids": [str(NOBODY)] * 4, "groups": [], "caps": [0, 0, 0, 0]}
-    assert open_ways == []
-
-
-@pytest.mark.root
-def test_becoming_root_is_no_way_out():
-    """Whoever would be root afterwards ends instead."""
-    assert in_child(lambda: become("root", 0, 0)) == (70, None)
-
-
-PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 4
-
-
-@pytest.mark.root
-def test_where_capabilities_would_survive_the_process_ends():
-    """If the system keeps the capabilities of one that is no longer root, the way back is open: that is found out."""
-    def work():
-        assert ctypes.CDLL(None).prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0
-        become("nobody-there", UID, GID)
-    assert in_child(work) == (70, None)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("lacking", ["setgid", "setuid"])
-def test_a_root_that_may_not_change(lacking):
-    """A root without the capability to change groups or uid ends, half changed or not; it serves nobody."""
-    program = textwrap.dedent(f"""
-        import sys
-        sys.path[:0] = [{str(PACKAGE.parent)!r}]
-        from popper.privilege import become
-        become("nobody-there", {UID}, {GID})
-        print("served")
-    """)
-    done = subprocess.run(["setpriv", f"--bounding-set=-{lacking}", f"--inh-caps=-{lacking}", sys.executable, "-I",
-                           "-c", program],
-                          capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (70, "")
-
-
-def test_an_ordinary_user_stays_himself():
-    """Without root one can only become oneself; for anybody else the login is refused before anything changes."""
-    def work():
-        if ROOT:
-            os.setresgid(GID, GID, GID)
-            os.setresuid(UID, UID, UID)
-        before = identity()
-        become("me", os.geteuid(), os.getegid())
-        become_nobody()
-        assert identity() == before
-        become("other", os.geteuid() + 1, os.getegid())
-    status, refusal = in_child(work)
-    assert status == 0 and isinstance(refusal, Refused)
-    assert refusal.code == "SYS/PERM" or refusal.args == ("System error, this server cannot become you.",)
+def test_the_table_names_modules_that_are_there():
+    """A name in the table that has gone is a mistake of the table."""
+    modules = {module_of(path) or "__init__" for path in PACKAGE.rglob("*.py")}
+    for mode in MODES:
+        assert set(listed(mode)) == {"root", "unprivileged", "nobody", "user", "keeper"}
+        assert all(each and each <= modules for each in listed(mode).values())

@@ -154,6 +154,7 @@ def test_a_login_that_never_pauses_is_out_of_time_too(site):
         except OSError:
             return True
     wait_until(over)
+    pop.wait()
     assert site.log() == [f"notice: (v{VERSION}) Timeout (1 secs) during nw read from {WHO}"]
 
 

@@ -41,16 +41,16 @@ exec(program, {"__name__": "__main__"})
 
 GREETED = ("popper", "popper.cli", "popper.errors", "popper.inetd", "popper.options")
 ENDED = (
-    "_bisect", "_collections_abc", "_ctypes", "_md5", "_operator", "_socket", "_stat", "_struct", "binascii", "ctypes",
-    "ctypes._endian",
-    "errno", "fcntl", "gc", "genericpath", "os", "os.path", "popper", "popper.account", "popper.auth",
-    "popper.auth.crypt", "popper.auth.file", "popper.auth.getpw", "popper.channel", "popper.cli", "popper.errors",
-    "popper.inetd", "popper.journal", "popper.library", "popper.login", "popper.maildrop", "popper.options",
-    "popper.peer", "popper.privilege", "popper.serve", "popper.session", "popper.storage",
+    "_bisect", "_collections_abc", "_ctypes", "_heapq", "_md5", "_operator", "_socket", "_stat", "_struct",
+    "binascii", "ctypes", "ctypes._endian", "errno", "fcntl", "gc", "genericpath", "os", "os.path", "popper",
+    "popper.account", "popper.auth", "popper.auth.crypt", "popper.auth.file", "popper.auth.getpw", "popper.channel",
+    "popper.cli", "popper.conversation", "popper.errors", "popper.guessers", "popper.handover", "popper.inetd",
+    "popper.journal", "popper.library", "popper.login", "popper.maildrop", "popper.options", "popper.peer",
+    "popper.privilege", "popper.separate", "popper.serve", "popper.session", "popper.slots", "popper.storage",
     "popper.storage.held", "popper.storage.identity", "popper.storage.keeper", "popper.storage.locks", "popper.storage.mbox",
     "popper.storage.plan", "popper.storage.record", "popper.storage.redo", "popper.storage.scan",
-    "popper.submit", "popper.tally", "popper.wire", "popper.xtnd", "posixpath", "pwd", "resource", "select", "stat",
-    "struct", "syslog", "types")
+    "popper.storage.vacant", "popper.stranger", "popper.submit", "popper.tally", "popper.wire", "popper.xtnd",
+    "posixpath", "pwd", "resource", "select", "stat", "struct", "syslog", "types")
 NEVER = ("argparse", "collections", "dataclasses", "docopt", "email", "enum", "filelock", "functools", "hashlib",
          "importlib.metadata", "json", "logging", "mailbox", "passlib", "re", "signal", "site", "socket", "ssl",
          "subprocess", "typing")

@@ -36,6 +36,13 @@ def authenticate(credentials: Credentials, options) -> Account:
 
 
 def modules(options) -> list:
-    """The modules of the chain, in order, imported."""
-    return [library(name) if "." in name else __import__(f"popper.auth.{name}", fromlist=["*"])
-            for name in options.auth]
+    """The modules of the chain, in order, imported. ImportError, whatever is wrong with one."""
+    found = []
+    for name in options.auth:
+        try:
+            found.append(library(name) if "." in name else __import__(f"popper.auth.{name}", fromlist=["*"]))
+        except ImportError:
+            raise
+        except Exception as mistake:         # somebody's own module, and somebody's own mistake
+            raise ImportError(f"{name}: {type(mistake).__name__}: {mistake}") from None
+    return found

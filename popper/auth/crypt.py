@@ -32,7 +32,7 @@ def verify(password: bytes, stored: bytes) -> bool:
 
 def hashed(password: bytes, setting: bytes) -> "bytes | None":
     """What libcrypt makes of a password and a hash or salt, or None when it does not know the scheme."""
-    computed = _function()(password, setting) if _function() else None
+    computed = prepare()(password, setting) if prepare() else None
     return None if computed is None or computed.startswith(b"*") else computed
 
 
@@ -46,7 +46,8 @@ def burn(password: bytes) -> None:
             pass                             # what it would say is about our dummy
 
 
-def _function():
+def prepare():
+    """libcrypt's crypt, or False. To be called before a process forks those that will need it."""
     global _crypt
     if _crypt is None:
         _crypt = False

@@ -15,6 +15,8 @@ from popper.errors import PERMANENT, Denied, Refused
 SHELLS = "/etc/shells"
 ANY_SHELL = b"/POPPER/ANY/SHELL/"            # a line of SHELLS that lets in whatever shell somebody has
 
+_getspnam = None
+
 
 class Shadow(ctypes.Structure):
     """struct spwd of shadow.h. Days are counted from 1970-01-01; -1: not set."""
@@ -62,13 +64,22 @@ def complaint_about(known, shadow, options, today: int) -> str:
 
 def shadow_of(user: str) -> "Shadow | None":
     """The shadow entry; None: there is none, or it may not be read."""
-    try:
-        getspnam = ctypes.CDLL(None).getspnam
-    except AttributeError:
-        return None
-    getspnam.restype, getspnam.argtypes = ctypes.POINTER(Shadow), (ctypes.c_char_p,)
-    found = getspnam(user.encode())
+    getspnam = prepare()
+    found = getspnam and getspnam(user.encode())
     return found.contents if found else None
+
+
+def prepare():
+    """The C library's getspnam, or False. To be called before a process forks those that will need it; nothing secret
+    is read here, for they are not the only ones it forks."""
+    global _getspnam
+    if _getspnam is None:
+        try:
+            _getspnam = ctypes.CDLL(None).getspnam
+            _getspnam.restype, _getspnam.argtypes = ctypes.POINTER(Shadow), (ctypes.c_char_p,)
+        except AttributeError:
+            _getspnam = False
+    return _getspnam
 
 
 def _is_login_shell(shell: bytes) -> bool:

@@ -9,6 +9,7 @@ import _signal
 import _socket
 import os
 import struct
+import syslog
 
 from popper.errors import TEMPORARY, Refused
 from popper.storage.locks import SpoolLocks
@@ -104,6 +105,7 @@ def _keep(locks: SpoolLocks, line) -> None:
     """The keeper's life: no descriptor but its line, no signal but the end of the session."""
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
         _signal.signal(number, _signal.SIG_IGN)
+    syslog.closelog()                        # its number may be another's soon: that of our line, in the worst case
     os.closerange(0, line.fileno())
     os.closerange(line.fileno() + 1, 256)
     verbs = {b"S": locks.session, b"D": locks.dot, b"T": locks.touch, b"U": locks.undot, b"R": locks.record,

@@ -24,7 +24,7 @@ CHEAP = {b"$y$": 1, b"$gy$": 1, b"$7$": 6, b"$2b$": 4, b"$2a$": 4}
 
 def salt(prefix):
     """A salt for a scheme, from libcrypt itself, or a skip."""
-    gensalt = getattr(crypt._function() and ctypes.CDLL("libcrypt.so.1"), "crypt_gensalt", None)
+    gensalt = getattr(crypt.prepare() and ctypes.CDLL("libcrypt.so.1"), "crypt_gensalt", None)
     if gensalt is None:
         pytest.skip("this libcrypt makes no salts")
     gensalt.restype = ctypes.c_char_p

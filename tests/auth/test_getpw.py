@@ -47,7 +47,7 @@ def shells(monkeypatch, tmp_path):
 @pytest.fixture
 def hashes(monkeypatch):
     """[password, ...]: of every hash that was really made, in order."""
-    real, asked = crypt._function(), []
+    real, asked = crypt.prepare(), []
 
     def counted(password, setting):
         computed = real(password, setting)

@@ -100,6 +100,7 @@ class Visit:
         self.asked = asked
         self.opened = self.closed = None
         self.unlocked = False                # its lock keeper was killed: it holds nothing any more
+        self.empty = False                   # it found nothing, and so has nothing to lock
         self.rival = None                    # a session that was opened while this one was not known to be over
         self.history = []
 
@@ -187,7 +188,7 @@ class Ledger:
     def served(self, visit, rival):
         """A command was answered +OK which the client sent when `rival` was visit.rival: had that been there
         already, two would have the maildrop."""
-        if rival is not None and not visit.unlocked:
+        if rival is not None and not visit.unlocked and not visit.empty:
             raise Fault(f"sessions {visit.number} and {rival.number} have the maildrop of {visit.user} at once",
                         (), (visit, rival))
 

@@ -90,8 +90,18 @@ def parent_of(pid):
         return None
 
 
-def serving(daemon, connected):
-    """The child of a daemon that serves a TCP connection of ours, or None if it is gone."""
+def uid_of(pid):
+    """Of a process that has not ended; else None."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if "\nState:\tZ" in status else status.partition("\nUid:")[2].split()[0]
+
+
+def serving(daemon, connected, crew=()):
+    """The child of a daemon that serves a TCP connection of ours, or None if there is none (yet). crew: numbers of
+    those of its children that serve nobody in particular."""
     ours, theirs = connected.getsockname()[1], connected.getpeername()[1]
     wanted = (f"0100007F:{theirs:04X}", f"0100007F:{ours:04X}")
     for line in Path("/proc/net/tcp").read_text().splitlines():
@@ -101,7 +111,7 @@ def serving(daemon, connected):
             break
     else:
         return None
-    found = daemon.children(lambda pid: any(_points_to(pid, fd, inode) for fd in os.listdir(f"/proc/{pid}/fd")))
+    found = daemon.children(lambda pid: int(pid) not in crew and any(_points_to(pid, fd, inode) for fd in os.listdir(f"/proc/{pid}/fd")))
     return found[0] if found else None
 
 
@@ -131,8 +141,9 @@ class Caller(Dialogue):
         return self.found
 
     def keeper(self):
-        """The lock keeper of that process, or None."""
-        children = self.process.children() if self.process else []
+        """The lock keeper of that process, or None: a child with the same uid, who is not the one that spoke to us
+        before."""
+        children = self.process.children(lambda pid: uid_of(pid) == uid_of(self.process.pid)) if self.process else []
         for other in children[1:]:
             other.close()
         return children[0] if children else None

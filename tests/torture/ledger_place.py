@@ -60,14 +60,24 @@ class Server:
                                           stderr=file, start_new_session=True, **identity)
         self.process = Process(self.popen.pid)
         self.port = wait_for_port(log)
+        self.crew = {child.pid for child in self.children()}
 
     def call(self, ledger):
         connected = socket.create_connection(("127.0.0.1", self.port))
-        return Caller(connected, ledger, lambda: serving(self.process, connected))
+        return Caller(connected, ledger, lambda: serving(self.process, connected, self.crew))
+
+    def children(self):
+        """Its children; whoever asks is to close them."""
+        children = self.process.children()
+        for child in children:
+            child.close()
+        return children
 
     def stop(self):
         """-> whether it had been running all the time. Sessions that are there end with it."""
         running = self.popen.poll() is None
+        with contextlib.suppress(ProcessLookupError):
+            self.popen.terminate()           # from now on nobody is missed that ends
         for session in self.process.children():
             for process in (*session.children(), session):
                 process.send(signal.SIGKILL)
@@ -120,7 +130,8 @@ class Place:
 
     def _serve(self, name, passwords):
         said = {"bindto": "127.0.0.1:0", "password_file": passwords, "mailbox": f"{self.spool}/%u",
-                "auth": "file", "hostname": "pop.example.org", "log": "stderr", "lookup": "no", "fail_delay": 0,
+                "auth": "file", "hostname": "pop.example.org", "log": "stderr", "lookup": "no", "fail_delay": 0, "guess_delay_max": 0,
+                "sameaddrmax": 0, "control": self.place / f"{name}.control",
                 **({"bulletins": self.bulletins} if self.bulletins else {}), **SERVERS[name]}
         conf = self.place / f"{name}.conf"
         conf.write_text("".join(f"{directive} {value}\n" for directive, value in said.items()))
@@ -183,7 +194,7 @@ class Place:
             with contextlib.suppress(OSError):
                 if self.program.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                     found.append(int(pid))
-        return set(found) - {server.popen.pid for server in self.servers.values()}
+        return set(found) - {pid for server in self.servers.values() for pid in (server.popen.pid, *server.crew)}
 
     # -- the agents ----------------------------------------------------------------------------------------------
 
@@ -211,7 +222,7 @@ class Place:
         """Have procmail deliver this."""
         done = subprocess.run(["procmail", "-f", f"{name}@{DOMAIN.decode()}", *self._procmail(user)], input=text,
                               cwd="/", capture_output=True, timeout=PATIENCE, **self.identity)
-        assert done.returncode == 0, f"procmail, for {user}: {done.stderr.decode()}"
+        assert done.returncode == 0, f"procmail, for {user}: {done.stderr.decode(errors='replace')}"
 
     def leave(self, destroy):
         """Stop the servers; -> those that had stopped before. destroy: and keep nothing."""

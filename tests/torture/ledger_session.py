@@ -48,6 +48,7 @@ class Session:
         if not reply.startswith("+OK"):
             self.note(reply)
             raise Refusal(reply)
+        self.visit.empty = " has 0 message(s) " in reply
         self.run.ledger.opened(self.visit)
         self.run.took("login", self.user, time.monotonic() - begun)
         self.run.admitted[self.user] = time.monotonic()

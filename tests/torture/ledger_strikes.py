@@ -65,8 +65,8 @@ def kill_in_login(run, rng, user):
 
 @contextlib.contextmanager
 def login_begun(run, rng, user):
-    """A session that is about to send PASS, of which nothing is wanted."""
-    session = Session(run, user, rng.choice(run.servers))
+    """A session that is about to send PASS, of which nothing is wanted. A daemon has no process for it yet."""
+    session = Session(run, user, "inetd")
     with contextlib.closing(session), contextlib.suppress(Gone):
         session.begin()
         if session.caller.process is None:

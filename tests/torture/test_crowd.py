@@ -47,7 +47,8 @@ class Crowd:
         self.conf = self.place / "popper.conf"
         self.conf.write_text(f"bindto 127.0.0.1:{self.port}\nauth file\npassword_file {self.place}/users\n"
                              f"mailbox {self.place}/spool/%u\nbulletins {self.place}/bulletins\nlookup no\n"
-                             f"popbull_dir {self.place}/receipts\nmaxsessions 1000\nlog stderr\nfsync no\n")
+                             f"popbull_dir {self.place}/receipts\nmaxsessions 1000\nsameaddrmax 0\n"
+                             f"control {self.place}/control\nguessers {self.place}/guessers\nlog stderr\nfsync no\n")
         self.sbin = installed / "sbin"
         self.errors = []
         self.polls = collections.Counter()

@@ -157,6 +157,8 @@ def test_two_at_once(story):
     assert "at once" in complaint(story.ledger.served, first, first.rival)
     first.unlocked = True
     story.ledger.served(first, first.rival)
+    first.unlocked, first.empty = False, True
+    story.ledger.served(first, first.rival)
 
 
 def test_one_after_the_other(story):

@@ -1,0 +1,100 @@
+"""What is said in a session: lines out of octets, replies to them, and what the log says of both.
+
+Every line and every reply of every state passes here, so this alone traces them and counts mistakes. Knows no
+descriptor and no clock: `serve` waits for octets and sends them, and so does `stranger`, each in its own way.
+"""
+
+from popper import VERSION
+from popper.account import Credentials, shown_name
+from popper.errors import AUTH, Flooded
+from popper.journal import masked
+from popper.session import HALT, PASS, Session
+from popper.wire import TOO_LONG, Lines, Reply, printable
+
+
+class Conversation:
+    """The session, its input, and its log. peer: has address and name; log: a Journal or Notes; introduce: called
+    before the peer's name is needed for the log."""
+
+    def __init__(self, host: str, peer, log, introduce=lambda: None) -> None:
+        self.session = Session(host)
+        self.peer = peer
+        self.log = log
+        self.introduce = introduce
+        self.lines = Lines()
+        self.mistakes = 0                    # replies -ERR that are the client's own fault, and what to say of them
+        self.mistake = ""
+        self.ending = "QUIT"                 # what ended it, for the trace
+
+    def greeting(self, started: str = "") -> Reply:
+        """started: how the server was started, for the trace."""
+        greeting = self.session.greeting()
+        if self.log.debugging:
+            self.log.debug(f'(v{VERSION}) Servicing request from "{self.peer.address}" at {self.peer.address}')
+            if started:
+                self.log.debug(started)
+            self.log.debug(text_of(greeting))
+        return greeting
+
+    def line(self) -> "bytes | object | None":
+        """The next command line, or TOO_LONG, or None: more octets are to be fed to `lines`. Raises Flooded."""
+        line = self.lines.take()
+        if line is None:
+            if self.lines.flooding:
+                raise Flooded("Input without a line end, closing.")
+        elif self.log.debugging:
+            # A backslash too: what is shown can then be told back to a server.
+            shown = "(line too long)" if line is TOO_LONG else printable(masked(line).replace(b"\\", b"\\x5c"), 1024)
+            self.log.debug(f'Received: "{shown}"')
+        return line
+
+    def answer(self, line) -> "Reply | Credentials":
+        """Answer a line; Credentials: it is the caller's turn to log in. What is sent is to be passed to `record`."""
+        session = self.session
+        asked_password = session.state == PASS
+        reply = session.receive(line)
+        if asked_password and session.state == HALT and reply.ok:
+            self.introduce()
+            self.log.warning(f"Possible probe of account {shown_name(session.user)} from host {self.peer.name}"
+                             f" ({self.peer.address})")
+        if session.state == HALT and not reply.ok:
+            self.ending = "a refusal"
+        return reply
+
+    def record(self, reply: Reply) -> None:
+        """Log a reply. Trouble of ours is told at once; what a client did wrong, once for the whole session."""
+        if not reply.ok and (reply.code or reply.reason):
+            told = reply.reason and reply.code != AUTH
+            reason = f" ({printable(reply.reason.encode('utf-8', 'replace'), 512)})" if told else ""
+            self.log.notice(f"{self.who()}: {text_of(reply)}{reason}")
+        elif not reply.ok and (not self.mistakes or self.session.state == HALT):
+            self.mistake = text_of(reply)
+        if self.log.debugging:
+            self.log.debug(text_of(reply))
+        self.mistakes += not reply.ok and not reply.code and not reply.reason
+
+    def timed_out(self, silence: str, seconds: int) -> None:
+        """silence: "read" or "write"; seconds: the limit that was passed."""
+        self.ending = "a timeout"
+        self.log.notice(f"(v{VERSION}) Timeout ({seconds} secs) during nw {silence} from {self.who()}")
+
+    def end(self, received: int, sent: int, spent: "dict[str, float]", seconds: float) -> None:
+        """The last lines. received, sent: octets; spent: seconds, by what for; seconds: all of them."""
+        self.introduce()
+        if self.mistakes:
+            more = f" (and {self.mistakes - 1} more)" if self.mistakes > 1 else ""
+            self.log.notice(f"{self.who()}: {self.mistake}{more}")
+        if self.log.debugging:
+            user = shown_name(self.session.user) or "(null)"
+            self.log.debug(f'(v{VERSION}) Ending request from "{user}" at ({self.peer.name}) {self.peer.address}: '
+                           f"{received} octets received, {sent} sent")
+            times = ", ".join(f"{what} {each:.3f}" for what, each in spent.items())
+            self.log.debug(f"Ended by {self.ending}; seconds: {times}, all {seconds:.3f}")
+
+    def who(self) -> str:
+        return f"{shown_name(self.session.user) or '(null)'} at {self.peer.name} ({self.peer.address})"
+
+
+def text_of(reply: Reply) -> str:
+    """The status line of a reply, as it is logged."""
+    return reply.status().decode("ascii").rstrip("\r\n")

@@ -1,0 +1,150 @@
+"""What a password leads to: it waits its turn, then a child of its own finds out whether it is right, and serves."""
+
+import gc
+import os
+import time
+
+from popper import inetd, journal, privilege
+from popper.account import shown_name
+from popper.errors import AUTH, TEMPORARY, Refused
+from popper.forking import fork
+from popper.handover import pack, refused
+from popper.login import TOO_MANY_WRONG
+from popper.peer import Peer
+from popper.sessions import LOGIN, REFUSED, TRANSACTION, Child, Sessions
+
+
+class Logins:
+    """loop: a Loop; house: what is in force; sessions: the table of children."""
+
+    def __init__(self, loop, house, sessions: Sessions) -> None:
+        self.loop = loop
+        self.house = house
+        self.sessions = sessions
+        self.reception = None                # who is told what became of a connection
+        self.counters = dict.fromkeys(("logins", "denied", "received", "sent"), 0)
+
+    def obey(self, house) -> None:
+        self.house = house
+        self.sessions.allow(house.options.maxsessions)
+
+    def come(self, connection, login, fd: int) -> None:
+        """A password has come."""
+        connection.login, connection.descriptor, connection.asked = login, fd, time.monotonic()
+        self.reception.when_named(connection, lambda: self._admit(connection))
+
+    def send_back(self) -> None:
+        """Nobody is held back any longer: they are to come again."""
+        for connection in self.reception.connections.values():
+            if connection.login is not None:
+                self._refuse(connection, Refused("This server is being renewed, try again.", TEMPORARY))
+
+    @property
+    def waiting(self) -> int:
+        """How many are held back."""
+        return sum(connection.login is not None for connection in self.reception.connections.values())
+
+    def _admit(self, connection) -> None:
+        """Let it be tried, now or, after many that were wrong, later."""
+        login = connection.login
+        if login is None:                    # gone meanwhile
+            return
+        guessers = self.house.guessers
+        wait = guessers.wait(connection.address, login.user) if guessers else 0.0
+        if guessers and guessers.trouble:
+            self.house.tell_seldom(f"guessers {guessers.trouble}", guessers.trouble)
+        late = bool(guessers) and guessers.late
+        if wait > 0:
+            self.house.log.debug(f"{shown_name(login.user)} from {connection.address} has to wait for {wait:.1f} s")
+            connection.asked += wait
+            self.loop.at(connection.asked, lambda: self._try(connection, late))
+        else:
+            self._try(connection, late)
+
+    def _try(self, connection, late: bool) -> None:
+        """late: too many before it had to wait already, and it is not tried at all."""
+        if connection.login is None:         # gone meanwhile
+            return
+        refusal = Refused(TOO_MANY_WRONG, TEMPORARY) if late else self._fork(connection)
+        if refusal:
+            self._refuse(connection, refusal)
+        else:
+            connection.let_go()
+
+    def _refuse(self, connection, refusal: Refused) -> None:
+        connection.let_go()
+        self.reception.tell(connection.number, refused(refusal, connection.number, connection.asked, 0))
+
+    def _fork(self, connection) -> "Refused | None":
+        login = connection.login
+        if self.sessions.is_full():
+            code, text = self.reception.turn_away("maxsessions", connection.address)
+            return Refused(text, code)
+        child = Child(connection.number, shown_name(login.user), login.user, connection.address,
+                      connection.finding.name, connection.asked)
+        self.sessions.reserve(child)
+        try:
+            pid = fork()
+        except OSError as error:
+            self.sessions.drop(child)
+            self.house.tell_seldom("fork", f"fork: {error.strerror}")
+            return Refused("System error, try again later.", TEMPORARY)
+        if not pid:
+            self._serve(child, connection, login, connection.descriptor)
+        self.sessions.add(child, pid)
+        self.reception.crowd.known(connection.number)
+        return None
+
+    def _serve(self, child: Child, connection, login, fd: int) -> None:
+        """The life of a child."""
+        status = 0
+        house = self.house
+        try:
+            gc.disable()
+            slot = self.sessions.own(child)
+            privilege.close_all_but(0, 1, 2, fd, *(() if house.trace is None else (house.trace,)))
+            trace = journal.followed(house.trace, house.options.trace)
+            log = journal.Journal(house.ident, house.options, trace, house.watched(), self.reception.mark(child.number))
+            peer = Peer(connection.address, connection.port)
+            peer.give(connection.finding, connection.seconds)
+            peer.trusted = house.trusts(peer.address)
+            log.concerns(peer.address)
+            log.replay(login.lines, peer.name)
+            log.debug(f"Handed to process {os.getpid()}")
+            server = inetd.session(house.options, log, house.host, peer, fd, fd, house.rules, False,
+                                   slot.write, guessers=False, opened=lambda: slot.write(TRANSACTION, 0, 0))
+            server.resume(login)
+            tally = server.tally
+            if not server.refusal:
+                slot.write(slot.read()[0], tally.received, tally.sent)
+            else:
+                slot.write(LOGIN, tally.received, tally.sent, server.refusal.code, server.refusal.text)
+                status = REFUSED
+        except BaseException as trouble:
+            house.log.critical(f"a session could not begin: {type(trouble).__name__}: {trouble}")
+        finally:
+            os._exit(status)
+
+    def over(self, pid: int, status: int) -> None:
+        """A child has ended. status: as os.waitpid has it."""
+        child = self.sessions.children[pid]
+        state, received, sent, code, text = self.sessions.slot(child).read()
+        self.sessions.drop(child)
+        number, guessers = child.number, self.house.guessers
+        self.counters["received"] += received
+        self.counters["sent"] += sent
+        if state != LOGIN:
+            self.counters["logins"] += 1
+            if guessers:
+                guessers.succeeded(child.address, child.raw_user)
+        is_refused = os.waitstatus_to_exitcode(status) == REFUSED
+        if is_refused and code == AUTH:
+            self.counters["denied"] += 1
+            if guessers and not text:
+                guessers.failed(child.address, child.raw_user)
+        connection = self.reception.connections.get(number)
+        if not is_refused or connection is None or connection.front.gone:
+            self.reception.tell(number, pack(b"T", b"%d" % number))
+            self.reception.leave(number)
+            return
+        self.reception.tell(number, refused(Refused(text, code), number, child.asked, self.house.options.fail_delay))

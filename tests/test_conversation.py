@@ -1,0 +1,137 @@
+"""What the log and the trace say of lines and replies, whoever speaks: once, at the right time, and no password."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from popper import VERSION
+from popper.account import Credentials
+from popper.conversation import Conversation, text_of
+from popper.errors import AUTH, TEMPORARY, Flooded, Refused
+from popper.journal import Notes
+from popper.session import HALT, PASS, USER
+from popper.wire import LONGEST_FLOOD, LONGEST_LINE, TOO_LONG, Reply
+
+HOST = "pop.example.org"
+WHO = "(null) at pc.example.org (192.0.2.1)"
+
+
+def talk(debugging=False, introduce=lambda: None):
+    return Conversation(HOST, SimpleNamespace(name="pc.example.org", address="192.0.2.1"), Notes(debugging), introduce)
+
+
+def texts(one):
+    return [text for _, _, text in one.log.take()]
+
+
+def end(one):
+    one.end(12, 345, {"client": 1.25, "DNS": 0.5}, 2.0)
+    return texts(one)
+
+
+def say(one, octets):
+    """Feed octets and answer all lines; -> what was answered"""
+    one.lines.feed(octets)
+    replies = []
+    while (line := one.line()) is not None:
+        reply = one.answer(line)
+        if isinstance(reply, Reply):
+            one.record(reply)
+        replies.append(reply)
+    return replies
+
+
+def test_a_good_session_is_silent():
+    one = talk()
+    one.record(one.greeting("by the tests"))
+    assert [reply.ok for reply in say(one, b"CAPA\r\nUSER mrose\r\n")] == [True, True]
+    assert end(one) == []
+
+
+def test_everything_is_traced_but_the_password():
+    one = talk(True)
+    greeting = one.greeting("by the tests")
+    assert texts(one)[1:] == ["by the tests", text_of(greeting)]
+    say(one, b"USER mrose\r\nPASS tanstaaf\r\n")
+    assert texts(one) == ['Received: "USER mrose"', "+OK Password required for mrose.", 'Received: "PASS xxxxxxxxx"']
+    assert end(one) == [f'(v{VERSION}) Ending request from "mrose" at (pc.example.org) 192.0.2.1: 12 octets received,'
+                        " 345 sent", "Ended by QUIT; seconds: client 1.250, DNS 0.500, all 2.000"]
+
+
+def test_a_password_is_credentials():
+    one = talk()
+    _, credentials = say(one, b"USER mrose\r\nPASS a b \r\n")
+    assert isinstance(credentials, Credentials) and (credentials.user, credentials.password) == (b"mrose", b"a b ")
+    assert one.session.state == PASS
+
+
+def test_what_cannot_be_printed_is_shown():
+    one = talk(True)
+    say(one, b"\0\x1b[2J\xff\r\n")
+    assert texts(one)[0].isprintable() and texts(one) == []
+
+
+def test_a_line_that_is_too_long():
+    one = talk(True)
+    one.lines.feed(b"x" * LONGEST_LINE + b"\r\n")
+    assert one.line() is TOO_LONG and texts(one) == ['Received: "(line too long)"']
+    one.record(one.answer(TOO_LONG))
+    assert one.mistakes == 1 and one.session.state == USER
+
+
+def test_a_flood():
+    one = talk()
+    one.lines.feed(b"x" * (LONGEST_FLOOD + 1))
+    with pytest.raises(Flooded):
+        one.line()
+
+
+def test_mistakes_are_told_at_the_end_and_once():
+    one = talk()
+    say(one, b"XYZZY\r\nPLUGH\r\nSTAT\r\n")
+    assert texts(one) == []
+    assert end(one) == [f'{WHO}: -ERR Unknown command: "xyzzy". (and 2 more)']
+
+
+def test_the_last_mistake_is_the_one_that_is_told_when_it_ends_the_session():
+    one = talk()
+    say(one, b"XYZZY\r\n" * 100)
+    assert one.session.state == HALT and one.ending == "a refusal"
+    assert "Too many bad commands" in end(one)[0]
+
+
+def test_trouble_of_ours_is_told_at_once_with_its_reason():
+    one = talk()
+    one.record(one.session.refused(Refused("No room.", TEMPORARY, "disk\nfull")))
+    assert texts(one) == [rf"{WHO}: -ERR [SYS/TEMP] No room. (disk\x0afull)"]
+    assert one.mistakes == 0 and end(one) == []
+
+
+def test_why_a_login_failed_is_for_the_debug_log_alone():
+    one = talk()
+    one.record(one.session.refused(Refused("", AUTH, "no such user")))
+    assert texts(one) == [f'{WHO}: -ERR [AUTH] Password supplied for "" is incorrect.']
+
+
+def test_who_goes_at_the_password_is_a_probe():
+    calls = []
+    one = talk(introduce=lambda: calls.append(1))
+    say(one, b"USER mrose\r\nQUIT\r\n")
+    assert texts(one) == ["Possible probe of account mrose from host pc.example.org (192.0.2.1)"] and calls == [1]
+    other = talk()
+    say(other, b"QUIT\r\n")
+    assert texts(other) == [] and other.ending == "QUIT"
+
+
+def test_the_name_is_asked_for_before_it_is_logged():
+    one = talk(introduce=lambda: setattr(one.peer, "name", "verified.example.org"))
+    say(one, b"XYZZY\r\n")
+    assert end(one)[0].startswith("(null) at verified.example.org (192.0.2.1): ")
+
+
+@pytest.mark.parametrize("silence", ["read", "write"])
+def test_a_timeout(silence):
+    one = talk()
+    one.timed_out(silence, 120)
+    assert texts(one) == [f"(v{VERSION}) Timeout (120 secs) during nw {silence} from {WHO}"]
+    assert one.ending == "a timeout"

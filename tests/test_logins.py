@@ -1,0 +1,272 @@
+"""What a password leads to: waiting, a child, a refusal; and what is counted when the child has ended."""
+
+import os
+import signal
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from conftest import wait_until
+from dialogue import PASSWORD, USER, site                    # noqa: F401  site is a fixture
+from popper import logins as module
+from popper.errors import AUTH, TEMPORARY
+from popper.handover import Login, unpack
+from popper.login import TOO_MANY_WRONG
+from popper.logins import Logins
+from popper.peer import UNKNOWN, Finding
+from popper.reception import Connection
+from popper.sessions import LOGIN, REFUSED, Sessions
+
+WHO = ("192.0.2.1", b"mrose")
+
+
+class Guessers:
+    def __init__(self):
+        self.seconds, self.late, self.trouble, self.told = 0.0, False, "", []
+
+    def wait(self, *who):
+        self.told.append(("wait", *who))
+        return self.seconds
+
+    def failed(self, *who):
+        self.told.append(("failed", *who))
+
+    def succeeded(self, *who):
+        self.told.append(("succeeded", *who))
+
+
+class Reception:
+    """Keeps what fronts are told. names: called when a name is to be had."""
+
+    def __init__(self):
+        self.connections, self.told, self.left, self.knew, self.turned, self.asked = {}, [], [], [], [], None
+        self.crowd = SimpleNamespace(known=self.knew.append)
+
+    def when_named(self, connection, then):
+        if self.asked is None:
+            then()
+        else:
+            self.asked.append(then)
+
+    def tell(self, number, octets):
+        self.told.append((number, octets[:1], [each.decode() for each in unpack(octets)[1:]]))
+
+    def leave(self, number):
+        self.left.append(number)
+        self.connections.pop(number).let_go()
+
+    def turn_away(self, objection, address):
+        self.turned.append((objection, address))
+        return TEMPORARY, "Too many sessions, try again later."
+
+    def mark(self, number):
+        return f"1.{number}"
+
+
+class Desk:
+    def __init__(self, options, monkeypatch, forks=True):
+        self.seldom, self.debugs, self.now = [], [], 1000.0
+        self.dates = []
+        self.guessers = Guessers()
+        self.house = SimpleNamespace(
+            options=options, guessers=self.guessers, ident="popper", host="pop.example.org", trace=None, rules=None,
+            tell_seldom=lambda *words: self.seldom.append(words), watched=frozenset, trusts=lambda address: False,
+            log=SimpleNamespace(debug=self.debugs.append, critical=self.debugs.append))
+        self.sessions = Sessions(2)
+        self.logins = Logins(SimpleNamespace(at=lambda when, what: self.dates.append((when, what))),
+                             self.house, self.sessions)
+        self.logins.reception = self.reception = Reception()
+        self.forked = []
+        if not forks:
+            monkeypatch.setattr(module.os, "fork", lambda: self.forked.append(1) or 10000 + len(self.forked))
+            monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+    def come(self, number=1, user=b"mrose", password=b"x", fd=None):
+        connection = Connection(number, SimpleNamespace(gone=False), "192.0.2.1", 1)
+        connection.finding = Finding(UNKNOWN, "192.0.2.1")
+        self.reception.connections[number] = connection
+        login = Login(number, user, password, b"", 20, 30, 0.5, 0, "", [])
+        self.logins.come(connection, login, os.open(os.devnull, os.O_RDWR) if fd is None else fd)
+
+    def end(self, pid, code=0):
+        self.logins.over(pid, code << 8)
+
+
+@pytest.fixture
+def desk(site, monkeypatch):
+    before = len(os.listdir("/proc/self/fd"))
+    one = Desk(site.options(fail_delay=3), monkeypatch, forks=False)
+    yield one
+    os.close(one.sessions.descriptor)
+    one.sessions.memory.close()
+    assert len(os.listdir("/proc/self/fd")) <= before, "descriptors are left open"
+
+
+def test_a_login_is_a_child_and_no_stranger_any_more(desk):
+    desk.come()
+    child = desk.sessions.children[10001]
+    assert (child.number, child.user, child.raw_user, child.address, child.asked) == (
+        1, "mrose", b"mrose", "192.0.2.1", 1000.0)
+    assert desk.reception.knew == [1] and desk.reception.told == [] and desk.logins.waiting == 0
+    assert desk.guessers.told == [("wait", *WHO)]
+
+
+def test_a_session_that_has_ended(desk):
+    desk.come()
+    child = desk.sessions.children[10001]
+    desk.sessions.slot(child).write("TRANSACTION", 100, 2000)
+    desk.end(10001)
+    assert desk.logins.counters == {"logins": 1, "denied": 0, "received": 100, "sent": 2000}
+    assert desk.reception.told == [(1, b"T", [])] and desk.reception.left == [1] and len(desk.sessions) == 0
+    assert desk.guessers.told[-1] == ("succeeded", *WHO)
+
+
+def refuse(desk, code, text=""):
+    desk.come()
+    pid = 10000 + len(desk.forked)
+    desk.sessions.slot(desk.sessions.children[pid]).write(LOGIN, 10, 20, code, text)
+    desk.now += 0.5
+    desk.end(pid, REFUSED)
+
+
+def test_a_wrong_password_is_answered_late_by_who_spoke_to_him(desk):
+    refuse(desk, AUTH)
+    assert desk.reception.told == [(1, b"A", ["2.500", AUTH, ""])] and desk.reception.left == []
+    assert desk.logins.counters == {"logins": 0, "denied": 1, "received": 10, "sent": 20}
+    assert desk.guessers.told[-1] == ("failed", *WHO)
+
+
+def test_who_spoke_to_him_has_ended(desk):
+    """Nobody is there who could answer: the connection is none any more, and counts no longer for its address."""
+    desk.come()
+    desk.reception.connections[1].front.gone = True
+    desk.sessions.slot(desk.sessions.children[10001]).write(LOGIN, 10, 20, AUTH, "")
+    desk.end(10001, REFUSED)
+    assert desk.reception.left == [1] and desk.logins.counters["denied"] == 1
+
+
+def test_an_account_that_may_not_come_in_is_denied_and_no_guess(desk):
+    refuse(desk, AUTH, "Your account has expired.")
+    assert desk.reception.told == [(1, b"A", ["2.500", AUTH, "Your account has expired."])]
+    assert desk.logins.counters["denied"] == 1 and desk.guessers.told == [("wait", *WHO)]
+
+
+@pytest.mark.parametrize("code", ["IN-USE", "SYS/TEMP", "SYS/PERM"])
+def test_trouble_is_answered_at_once_and_no_wrong_password(desk, code):
+    refuse(desk, code, "Some trouble.")
+    assert desk.reception.told == [(1, b"A", ["0.000", code, "Some trouble."])]
+    assert desk.logins.counters["denied"] == 0 and desk.guessers.told == [("wait", *WHO)]
+
+
+@pytest.mark.parametrize("status", [signal.SIGKILL, 70 << 8])
+def test_a_child_that_was_killed_is_let_go_of(desk, status):
+    desk.come()
+    desk.logins.over(10001, int(status))
+    assert desk.reception.told == [(1, b"T", [])] and desk.reception.left == [1]
+    assert desk.logins.counters["logins"] == 0 and desk.guessers.told == [("wait", *WHO)]
+
+
+def test_it_waits_for_a_name(desk):
+    desk.reception.asked = []
+    desk.come()
+    assert desk.forked == [] and desk.logins.waiting == 1
+    desk.reception.asked.pop()()
+    assert desk.forked and desk.logins.waiting == 0
+
+
+def test_who_guesses_waits_and_is_tried_when_his_turn_has_come(desk):
+    desk.guessers.seconds = 8.0
+    desk.come()
+    (when, what), = desk.dates
+    assert when == 1008.0 and desk.forked == [] and desk.logins.waiting == 1
+    assert desk.debugs == ["mrose from 192.0.2.1 has to wait for 8.0 s"]
+    desk.now = when
+    what()
+    assert desk.sessions.children[10001].asked == 1008.0 and desk.logins.waiting == 0
+
+
+def test_who_comes_too_late_is_not_tried_at_all(desk):
+    desk.guessers.seconds, desk.guessers.late = 30.0, True
+    desk.come()
+    desk.guessers.late = False               # by then somebody else has asked
+    desk.dates[0][1]()
+    assert desk.forked == [] and desk.reception.told == [(1, b"A", ["0.000", TEMPORARY, TOO_MANY_WRONG])]
+
+
+def test_who_has_gone_while_he_waited_is_not_tried(desk):
+    desk.guessers.seconds = 8.0
+    desk.come()
+    desk.reception.leave(1)                  # and the descriptor is given back at once: `desk` counts them
+    assert desk.logins.waiting == 0
+    desk.dates[0][1]()
+    assert desk.forked == [] and desk.logins.waiting == 0 and desk.reception.told == []
+
+
+def test_trouble_with_guessers_is_told_and_lets_in(desk):
+    desk.guessers.trouble = "/run/popper/guessers cannot be used."
+    desk.come()
+    assert desk.seldom and desk.seldom[0][1] == desk.guessers.trouble and desk.forked
+
+
+def test_without_guessers(desk):
+    desk.house.guessers = None
+    refuse(desk, AUTH)
+    desk.come(2)
+    desk.end(10002)
+    assert desk.logins.counters["denied"] == 1
+
+
+def test_too_many_sessions(desk):
+    for number in (1, 2, 3):
+        desk.come(number)
+    assert len(desk.forked) == 2 and desk.reception.turned == [("maxsessions", "192.0.2.1")]
+    assert desk.reception.told == [(3, b"A", ["0.000", TEMPORARY, "Too many sessions, try again later."])]
+    desk.end(10001)
+    desk.come(4)
+    assert len(desk.forked) == 3
+
+
+def test_no_process_to_be_had(desk, monkeypatch):
+    def fork():
+        raise OSError(11, "Resource temporarily unavailable")
+    monkeypatch.setattr(module.os, "fork", fork)
+    for number in range(5):
+        desk.come(number)
+    assert len(desk.sessions) == 0 and not desk.sessions.is_full() and desk.reception.knew == []
+    assert desk.seldom[0] == ("fork", "fork: Resource temporarily unavailable")
+    assert desk.reception.told[0] == (0, b"A", ["0.000", TEMPORARY, "System error, try again later."])
+
+
+def test_a_reload_changes_how_many_there_may_be(desk):
+    for number in (1, 2):
+        desk.come(number)
+    desk.house.options.maxsessions = 3
+    desk.logins.obey(desk.house)
+    desk.come(3)
+    assert len(desk.forked) == 3
+
+
+# -- real children ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("password, refused", [(PASSWORD, False), ("wrong", True)])
+def test_a_child(site, monkeypatch, capfd, password, refused):
+    desk = Desk(site.options(), monkeypatch)
+    ours, theirs = socket.socketpair()
+    with ours:
+        desk.come(user=USER.encode(), password=password.encode(), fd=theirs.detach())
+        (pid, child), = desk.sessions.children.items()
+        if not refused:
+            assert ours.recv(1000).startswith(f"+OK {USER} has 0 message(s)".encode())
+            wait_until(lambda: desk.sessions.slot(child).read()[0] == "TRANSACTION")
+            ours.sendall(b"QUIT\r\n")
+            assert ours.recv(1000).startswith(b"+OK ")
+        _, status = wait_until(lambda: (lambda found: found if found[0] else None)(os.waitpid(pid, os.WNOHANG)))
+        state, received, sent, code, _ = desk.sessions.slot(child).read()
+        assert (state, code) == ((LOGIN, AUTH) if refused else ("UPDATE", ""))
+        assert received >= 20 and sent >= 30 and os.waitstatus_to_exitcode(status) == (REFUSED if refused else 0)
+        desk.logins.over(pid, status)
+        assert desk.logins.counters["denied" if refused else "logins"] == 1
+        assert ours.recv(1000) == b""        # a refusal is not the child's to tell; its front has the connection too
+    os.close(desk.sessions.descriptor)
+    assert ("Failed attempted login" in capfd.readouterr().err) is refused
