@@ -12,9 +12,10 @@ import time
 
 from popper.admin import table
 from popper.admin.usage import PROGRAM
+from popper.library import library
 from popper.options import Options, settle
 
-BOLD, PLAIN, CLEAR_LINE = "\x1b[1m", "\x1b[m", "\r\x1b[K"
+BOLD, PLAIN = "\x1b[1m", "\x1b[m"
 COLOURS = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m"}
 
 
@@ -126,49 +127,58 @@ class Console:
 
 
 class Progress:
-    """One line on the terminal that is drawn over, at most ten times a second, and gone at the end."""
+    """A bar on the terminal for work that lasts, drawn by tqdm where that is installed, and gone at the end."""
 
-    WIDTH = 24
+    SOON = 0.5                               # seconds of work from which on it is worth a bar
 
     def __init__(self, err, what: str, total: int) -> None:
-        self.err = err if err.isatty() and os.environ.get("TERM") != "dumb" else None
+        self.err = err if total and err.isatty() and os.environ.get("TERM") != "dumb" else None
         self.what = what
         self.total = total
         self.done = 0
         self.begun = time.monotonic()
-        self.drawn = 0.0                     # when; 0: nothing is on the screen
+        self.bar = None
+        self.shown = False
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_) -> None:
-        self.hide()
+        with contextlib.suppress(OSError):
+            if self.bar is not None:
+                self.bar.close()
+        self.err = self.bar = None
+        self.shown = False
 
     def add(self, amount: int = 1) -> None:
         """So much more is done."""
         self.done += amount
-        now = time.monotonic()
-        if self.err and now - max(self.drawn, self.begun) >= 0.1:
-            self.drawn = now
-            self._put(CLEAR_LINE + table.cut(self.line(now), shutil.get_terminal_size().columns - 1))
-
-    def line(self, now: float) -> str:
-        """What is on the screen at a time."""
-        share = min(self.done / self.total, 1.0) if self.total else 0.0
-        bar = "#" * int(share * self.WIDTH)
-        left = (now - self.begun) * (1 - share) / share if share else 0
-        return f"{self.what} [{bar:.<{self.WIDTH}}] {share:4.0%}, {int(left) // 60}:{int(left) % 60:02} left"
+        if not self.err:
+            return
+        with contextlib.suppress(OSError):
+            if self.bar is not None:
+                self.shown = bool(self.bar.update(min(self.done, self.total) - self.bar.n)) or self.shown
+            elif time.monotonic() - self.begun >= self.SOON:
+                self._draw()
 
     def hide(self) -> None:
-        """Take the line away; the next `add` draws it again."""
-        if self.drawn:
-            self.drawn = 0.0
-            self._put(CLEAR_LINE)
+        """Take the bar away; a later `add` draws it again."""
+        if self.shown:
+            self.shown = False
+            with contextlib.suppress(OSError):
+                self.bar.clear()
 
-    def _put(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self.err.write(text)
-            self.err.flush()
+    def _draw(self) -> None:
+        try:
+            tqdm = library("tqdm").tqdm
+        except ImportError:
+            self.err = None                  # then there is none
+            return
+        tqdm.monitor_interval = 0            # no thread of its own
+        self.shown = True
+        self.bar = tqdm(total=self.total, initial=min(self.done, self.total), desc=self.what, file=self.err,
+                        ncols=shutil.get_terminal_size().columns - 1, leave=False, ascii=True,
+                        bar_format="{desc} [{bar}] {percentage:3.0f}%, {remaining} left")
 
 
 def _as_json(value):

@@ -56,19 +56,19 @@ def asked(console, question: str) -> str:
 
 
 class Kept:
-    """A file with the text that is being written; it stays until `remove`."""
+    """A file with the text that is being written; it stays until `remove`. begin, end: of its name."""
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(self, octets: bytes, begin: str = "bulletin.", end: str = ".txt") -> None:
         self.given = octets
-        descriptor, self.path = tempfile.mkstemp(".txt", "bulletin.")
+        descriptor, self.path = tempfile.mkstemp(end, begin)
         with open(descriptor, "wb") as file:
             file.write(octets)
 
-    def edit(self) -> None:
-        """Let it be edited. Raises Failed when there is no editor or it fails."""
+    def edit(self, otherwise: str = ", or give the text as a file") -> None:
+        """Let it be edited. Raises Failed when there is no editor or it fails. otherwise: what helps besides EDITOR."""
         command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, ORDINARY), "")
         if not command:
-            raise Failed("no editor: set EDITOR, or give the text as a file", os.EX_UNAVAILABLE)
+            raise Failed(f"no editor: set EDITOR{otherwise}", os.EX_UNAVAILABLE)
         # By the shell, as everybody does who honours these: they may have arguments.
         status = subprocess.run(["/bin/sh", "-c", f'{command} "$@"', command, self.path]).returncode
         if status:

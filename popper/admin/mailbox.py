@@ -1,26 +1,47 @@
 """Usage:
   popperctl mailbox repair [-C FILE] [-n] [--discard] [--json] FILE...
+  popperctl mailbox test [-C FILE] [-j WORKERS] [--seconds N | --rounds N]
+      [--interval MS] [--directory DIR] [--kill] [--json] [FILE]...
+  popperctl mailbox test --in-place [--update] [-C FILE] [-j WORKERS]
+      [--seconds N | --rounds N] [--interval MS] [--json] FILE...
 
-Finishes what was interrupted in mailboxes, as the next login would: an update
-that a crash stopped, and mail that an older popper left in .NAME.pop. Says in
-one line for each mailbox what was found, and what a login finds now.
+`repair` finishes what was interrupted in mailboxes, as the next login would: an
+update that a crash stopped, and mail that an older popper left in .NAME.pop.
+Says in one line for each mailbox what was found, and what a login finds now.
+
+`test` holds sessions over dummies that it makes in the spool, or over copies of
+mailboxes, several at once: opens, locks, parses, deletes, compares every octet,
+puts back, releases. Prints rates, times, and any fault found.
 
 Options:
   -C FILE        configuration, /etc/popper.conf if not given
   -n, --dry-run  say what would be done; touch nothing
   --discard      remove a record that does not fit its mailbox, and with it what
                  is in it; without this it stays, and no login is let in
+  -j WORKERS     so many processes at once, 4 if not given
+  --seconds N    test for so long, 10 seconds if neither this nor --rounds is given
+  --rounds N     test for so many sessions
+  --interval MS  milliseconds that each worker waits between two sessions
+  --directory DIR  where dummies or copies are made; if not given in the spool, or
+                 beside their mailboxes
+  --kill         kill every fifth session in its update; the next one must recover
+  --in-place     the mailboxes themselves: open, lock, parse and release them,
+                 change nothing
+  --update       add test messages behind the mail, and delete them again
   --json         one JSON document
 
 Examples:
   popperctl mailbox repair -n /var/mail/*
   popperctl mailbox repair --discard /var/mail/joe
+  popperctl mailbox test
+  popperctl mailbox test -j 8 --seconds 60 --kill --directory /mnt/newspool
 """
 
 import os
 
 from popper import privilege
 from popper.account import Account
+from popper.admin import trial
 from popper.admin.console import settled
 from popper.admin.owner import account_of, apart, owner_of
 from popper.bulletins import Board
@@ -50,6 +71,8 @@ STATES = {
 
 def run(arguments: dict, console) -> int:
     options = settled(arguments)
+    if arguments["test"]:
+        return trial.run(arguments, options, console)
     act = look if arguments["--dry-run"] else repair
     found = []
     for file in arguments["FILE"]:

@@ -20,8 +20,15 @@ from popper.library import library
 
 # word: (module in popper.admin, what `popperctl --help` says of it)
 GROUPS: "dict[str, tuple[str, str]]" = {
+    "start": ("start", "start the server, as a daemon"),
+    "stop": ("stop", "stop it; sessions go on to their end"),
+    "restart": ("restart", "put a new server in its place, and turn nobody away"),
+    "reload": ("reload", "have it read its configuration"),
+    "status": ("status", "who is logged in, limits, counters, guessers"),
+    "config": ("config", "edit the configuration, check it, have it read"),
+    "test": ("checkup", "look whether the configuration fits this system"),
     "bulletin": ("bulletin", "messages that every user gets once"),
-    "mailbox": ("mailbox", "finish what was interrupted in mailboxes"),
+    "mailbox": ("mailbox", "finish what was interrupted in mailboxes; test a spool"),
     "stats": ("stats", "what the logs say: who logs in, how often, what is left"),
     "trace": ("trace", "sessions as they were said, and what went wrong in them"),
 }

@@ -4,12 +4,16 @@ import datetime
 import io
 import json
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 
+from conftest import TREE
 from ctl import Terminal
 from popper.admin import console as module
-from popper.admin.console import CLEAR_LINE, Console, Failed, ReaderGone, settled
+from popper.admin.console import Console, Failed, ReaderGone, settled
 from popper.errors import ConfigError
 
 ROWS = [{"user": "joe", "octets": 5, "since": datetime.datetime(2026, 1, 2, 3, 4, 5), "raw": b"\xff"}]
@@ -112,57 +116,102 @@ def test_a_full_disk_is_told():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock to set."""
+    """A clock to set, for the console and for tqdm."""
     class Clock:
         now = 100.0
 
         def monotonic(self):
             return self.now
+    tqdm = pytest.importorskip("tqdm")
     monkeypatch.setattr(module, "time", Clock())
+    monkeypatch.setattr(tqdm.std, "time", lambda: module.time.now)
     monkeypatch.setenv("COLUMNS", "70")
     return module.time
 
 
+def screen(text):
+    """What a terminal shows in its last line."""
+    line = [" "] * 200
+    at = 0
+    for letter in text.rpartition("\n")[2]:
+        if letter == "\r":
+            at = 0
+        else:
+            line[at], at = letter, at + 1
+    return "".join(line).rstrip()
+
+
 def test_progress_is_seen_on_a_terminal_and_gone_at_the_end(clock):
+    seen = []
+
     def work(console):
+        def look():
+            seen.append(screen(console.err.getvalue()))
         with console.progress("joe", 200) as bar:
-            bar.add(1)                       # too soon to be seen
+            bar.add(50)                      # too soon to be seen
+            look()
             clock.now += 10
-            bar.add(49)
-            clock.now += 0.01
-            bar.add(50)                      # too soon again
-            console.say("half")
-            clock.now += 0.01
-            bar.add(50)                      # drawn again at once
-    out, err = speak(work, terminal=True)
-    assert out == "half\n"
-    assert err == (CLEAR_LINE + "joe [######..................]  25%, 0:30 left" + CLEAR_LINE
-                   + CLEAR_LINE + "joe [##################......]  75%, 0:03 left" + CLEAR_LINE)
-
-
-def test_progress_goes_nowhere_but_to_a_terminal(clock):
-    def work(console):
-        with console.progress("joe", 2) as bar:
-            clock.now += 10
-            bar.add(1)
-    assert speak(work) == ("", "")
-
-
-def test_progress_of_nothing_and_beyond_the_end(clock):
-    console = Console(Terminal(), Terminal())
-    assert console.progress("joe", 0).line(100.0) == "joe [........................]   0%, 0:00 left"
-    more = console.progress("joe", 2)
-    more.add(5)
-    assert more.line(130.0) == f"joe [{'#' * 24}] 100%, 0:00 left"
-
-
-def test_a_complaint_takes_the_progress_away_first(clock):
-    def work(console):
-        with console.progress("joe", 2) as bar:
-            clock.now += 10
-            bar.add(1)
+            bar.add(50)
+            look()
+            clock.now += 5
+            bar.add(50)
+            look()
+            console.say("on standard output")
+            look()
+            clock.now += 5
+            bar.add(25)                      # drawn again
+            look()
             console.complain("trouble")
-    assert speak(work, terminal=True)[1].endswith(CLEAR_LINE + "popperctl: trouble\n")
+            bar.add(25)
+    out, err = speak(work, terminal=True)
+    assert out == "on standard output\n"
+    assert seen[0] == seen[3] == screen(err) == ""
+    assert [re.sub(r"\[.*\]", "[]", line) for line in (seen[1], seen[2], seen[4])] == [
+        "joe []  50%, ? left", "joe []  75%, 00:05 left", "joe []  88%, 00:03 left"]
+    bars = [re.search(r"\[(#*)", line)[1] for line in (seen[1], seen[2], seen[4])]
+    assert 0 < len(bars[0]) < len(bars[1]) < len(bars[2]) < 70 and all(len(line) < 70 for line in seen)
+    assert [line for line in err.replace("\r", "\n").split("\n") if "trouble" in line] == ["popperctl: trouble"]
+
+
+@pytest.mark.parametrize("terminal, total, kind", [(False, 2, "xterm"), (True, 2, "dumb"), (True, 0, "xterm")])
+def test_progress_goes_nowhere_but_to_a_terminal_and_is_of_something(clock, monkeypatch, terminal, total, kind):
+    monkeypatch.setenv("TERM", kind)
+
+    def work(console):
+        with console.progress("joe", total) as bar:
+            clock.now += 10
+            bar.add(1)
+    assert speak(work, terminal=terminal) == ("", "")
+
+
+def test_progress_beyond_the_end(clock):
+    console = Console(Terminal(), Terminal())
+    with console.progress("joe", 2) as bar:
+        clock.now += 10
+        bar.add(5)
+        assert " 100%, " in screen(console.err.getvalue())
+        clock.now += 10
+        bar.add(5)
+        assert " 100%, " in screen(console.err.getvalue())
+
+
+def test_without_tqdm_there_is_no_bar(clock, monkeypatch):
+    def none(name):
+        raise ImportError(name)
+    monkeypatch.setattr(module, "library", none)
+    test_progress_goes_nowhere_but_to_a_terminal_and_is_of_something(clock, monkeypatch, True, 2, "xterm")
+
+
+def test_tqdm_is_imported_only_when_there_is_something_to_draw():
+    script = ("import io, sys; from popper.admin.console import Console\n"
+              "class Terminal(io.StringIO):\n    isatty = lambda self: True\n"
+              "for kind, seconds in (Terminal, 60), (io.StringIO, 0), (Terminal, 0):\n"
+              "    with Console(kind(), kind()).progress('x', 2) as bar:\n"
+              "        bar.SOON = seconds\n        bar.add(1)\n"
+              "    print('tqdm' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", script], cwd=TREE, capture_output=True, text=True, check=True,
+                          env={**os.environ, "TERM": "xterm"})
+    assert (done.stdout, done.stderr) == ("False\nFalse\nTrue\n", "")
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------

@@ -385,6 +385,9 @@ def test_completion_of_files(installed_program, tmp_path):
     assert completed(installed_program, "mailbox", "repair", f"{tmp_path}/j") == [f"{tmp_path}/joe"]
     assert completed(installed_program, "mailbox", "repair", "-n", f"{tmp_path}/j") == [f"{tmp_path}/joe"]
     assert completed(installed_program, "mailbox", "-C", f"{tmp_path}/j") == [f"{tmp_path}/joe"]
+    assert completed(installed_program, "status", "--output", f"{tmp_path}/j") == [f"{tmp_path}/joe"]
+    assert completed(installed_program, "start", "-C", f"{tmp_path}/j") == [f"{tmp_path}/joe"]
+    assert completed(installed_program, "start", f"{tmp_path}/j") == []      # it takes none but with an option
 
 
 def test_completion_asks_once_in_a_shell(installed_program, tmp_path):

@@ -1,0 +1,75 @@
+"""What a mailbox test has found: rates, times, waits and faults, for people and as a document."""
+
+import os
+import statistics
+
+from popper.admin.dummies import MESSAGES
+from popper.admin.owner import account_of
+
+PHASES = {"session lock": "take the session lock", "locks": "take the other locks", "opening": "open",
+          "scan": "parse", "unique-ids": "read unique-ids", "update": "delete", "delivery": "put back",
+          "release": "release"}
+
+
+def report(trial, arguments: dict, console) -> int:
+    document = document_of(trial)
+    if console.json:
+        console.document(document)
+    else:
+        _say(trial, arguments, document, console)
+    if trial.faults:
+        return os.EX_DATAERR
+    return os.EX_OK if trial.rounds else os.EX_TEMPFAIL
+
+
+def document_of(trial) -> dict:
+    return {
+        "mailboxes": [getattr(place, "path", "") or place.dummy.path for place in trial.places],
+        "workers": trial.jobs, "seconds": round(trial.seconds, 3), "rounds": trial.rounds,
+        "rounds_a_second": round(trial.rounds / trial.seconds, 1) if trial.seconds else 0.0,
+        "deleted": trial.deleted, "delivered": trial.delivered, "turned_away": trial.busy,
+        "phases": {name: {"count": len(trial.phases[name]), "median_ms": _ms(statistics.median(trial.phases[name])),
+                          "worst_ms": _ms(max(trial.phases[name]))} for name in PHASES if trial.phases.get(name)},
+        "waits": {what: {"count": len(found), "seconds": round(sum(seconds for seconds, _ in found), 3),
+                         "worst_ms": _ms(max(found)[0]), "worst_for": max(found)[1]}
+                  for what, found in sorted(trial.waits.items())},
+        "killed": {"sessions": trial.killed, "done": trial.settled["done"], "undone": trial.settled["undone"]},
+        "faults": [{"what": text, "times": times} for text, times in trial.faults.items()],
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
+
+
+def _say(trial, arguments: dict, document: dict, console) -> None:
+    count = len(trial.places)
+    if arguments["--in-place"]:
+        what = f"{count} mailbox{'es' * (count != 1)} in place"
+    elif arguments["FILE"]:
+        what = f"{'a copy' if count == 1 else 'copies'} of {count} mailbox{'es' * (count != 1)}"
+    else:
+        dummy = trial.places[0].dummy
+        what = (f"{count} dumm{'y' if count == 1 else 'ies'} of {MESSAGES} messages in {dummy.directory}, as "
+                f"{account_of(dummy.uid).user}")
+    console.say(f"{what}, {trial.jobs} at once, for {trial.seconds:.1f} s")
+    said = f"{document['rounds']} rounds, {document['rounds_a_second']} a second"
+    if trial.deleted:
+        said += f"; {trial.deleted} messages deleted"
+    console.say(said + (f", {trial.delivered} put back" if trial.delivered else ""))
+    if document["phases"]:
+        console.table({"phase": "PHASE", "count": "COUNT", "median_ms": "MEDIAN ms", "worst_ms": "WORST ms"},
+                      [{"phase": PHASES[name], **row} for name, row in document["phases"].items()])
+    for what, row in document["waits"].items():
+        console.say(f"waited for {'the session lock' if what == 'session lock' else 'the other locks'} {row['count']} "
+                    f"times, {row['seconds']} s in all; the longest was {row['worst_ms']} ms: {row['worst_for']}")
+    if trial.busy:
+        console.say(f"turned away {trial.busy} times, because another session went on for longer than lock_timeout, "
+                    f"{trial.options.lock_timeout} s", "yellow")
+    if trial.killed:
+        console.say(f"killed in their update {trial.killed} sessions; the next one found {trial.settled['done']} "
+                    f"updates done, and {trial.settled['undone']} not begun")
+    for fault in document["faults"]:
+        console.say(f"FAULT: {fault['what']}" + (f" ({fault['times']} times)" if fault["times"] > 1 else ""), "red")
+    if not trial.faults:
+        console.say("no fault was found" if trial.rounds else "nobody got in", "green" if trial.rounds else "yellow")
