@@ -21,14 +21,16 @@ from pathlib import Path
 
 from client import Fetch, Login, Samples, clock, greeting, poll
 from mailboxes import SHAPES, mailbox
-from servers import OTHERS, TREE, Bare, Inetd, Other, Popper, Python, SystemPopper, one_line, set_up_others
+from servers import OTHERS, TREE, Bare, DaemonPopper, Inetd, Other, Popper, Python, SystemPopper, one_line, set_up_others
 from updates import DELETED, Moving, Update, Watch, disk
 
 GREETINGS, FETCHES, ORDINARY, LOGINS, POLLS, UPDATES = 60, 15, 5, 5, 30, 11       # rounds
 DOVECOT, TUNED, POPA3D = "dovecot-mbox", "dovecot-tuned", "popa3d-inetd"
 QUICK = "quick acks,"
 FIRST_USER = 31                              # of the users that run_peers.sh makes; one for each server
-GROUPS = ("greetings", "fetches", "ordinary", "polls", "logins", "updates")
+GROUPS = ("greetings", "fetches", "ordinary", "polls", "logins", "updates", "daemons")
+LOADS, SESSIONS, IDLE = 5, 300, 50           # rounds of popload, sessions in each; sessions that are held
+CROWD = "pop0001..pop0020"                   # users of these
 
 
 def whole(value: float) -> str:
@@ -223,6 +225,35 @@ class Bench:
                                [(name, None) for name in (DOVECOT, TUNED, POPA3D, f"bare Python {python.version}")],
                                lambda seconds: 1 / seconds)
 
+    def daemons(self) -> None:
+        """Servers that listen by themselves, polled one after the other and four at once; then sessions that sit there."""
+        if not self.scripts:
+            print("not measured without other servers: the daemon")
+            return
+        numbers = count(FIRST_USER + 20)
+        ours = [self._kept(DaemonPopper(*each, self.scripts, next(numbers), self.place))
+                for each in zip(self.pythons, self.launchers)]
+        others = [self._kept(Other(name, self.scripts, next(numbers))) for name in ("popa3d", DOVECOT, TUNED)]
+        wanted = [("popa3d", Wanted("aim", least=1.0)), (DOVECOT, Wanted("floor", least=2.0)), (TUNED, None)]
+        costs = [("popa3d", Wanted("aim", most=1.0)), (DOVECOT, Wanted("floor", most=0.5)), (TUNED, None)]
+        for at_once in 1, 4:
+            samples = Samples(LOADS, ours + others, lambda server: Load(
+                self, server, "poll-empty", "-n", str(SESSIONS), "-c", str(at_once), "--warmup", "1"))
+            for server in ours:
+                version = server.name.split()[-1]
+                self.table.compare(f"daemon, empty polls/s, {at_once} at once, {version}", samples, server.name, wanted,
+                                   attrgetter("sessions_per_s"))
+                self.table.compare("  server CPU of a session", samples, server.name, costs,
+                                   attrgetter("cpu_ms_per_session"), milliseconds)
+                self.table.compare("  milliseconds to the end of QUIT", samples, server.name,
+                                   [(name, None) for name, _ in wanted], attrgetter("p50_ms"), milliseconds)
+        samples = Samples(1, ours + others, lambda server: Load(
+            self, server, "idle", "-n", str(IDLE), "--hold", "1", "--users", "pop0001..pop0050"))
+        for server in ours:
+            self.table.compare(f"memory of an idle session, KB (PSS), {server.name.split()[-1]}", samples, server.name,
+                               [("popa3d", None), (DOVECOT, Wanted("aim", most=1.0)), (TUNED, None)],
+                               attrgetter("pss_kb_per_session"))
+
     def updates(self) -> None:
         """QUITs that delete. popa3d and Dovecot as it comes (mail_fsync = optimized) sync, but keep no record."""
         synced, moving = self.poppers[0], self._kept(Moving(self.poppers[0].path.parent))
@@ -242,6 +273,21 @@ class Bench:
             update.session(synced, watch)
             self.table.alone("  peak memory of the session", watch.peak / 1e6, f"{watch.peak / 1e6:.1f} MB", 1, None)
             self.table.alone("  its record, at most", watch.record / 1e6, f"{watch.record / 1e6:.3f} MB", 1, None)
+
+
+class Load:
+    """What popload finds out about a server; it checks every reply."""
+
+    def __init__(self, bench: Bench, server, scenario: str, *more: str) -> None:
+        done = subprocess.run([sys.executable, bench.scripts / "popload.py", "--port", str(server.port), "--users", CROWD,
+                               "--cgroup", str(server.cgroup), "--scenario", scenario, *more],
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.found = json.loads(done.stdout)
+        if not self.found["pass"]:
+            raise SystemExit(f"{server.name}: {self.found['violations'] or self.found['error_samples']}")
+
+    def __getattr__(self, name: str) -> float:
+        return self.found[name]
 
 
 class Ordinary:
@@ -302,7 +348,8 @@ def main() -> int:
         if not shutil.which("tcpserver"):
             print("not measured, there is no tcpserver: everything else")
         elif set(groups) != {"greetings"}:
-            bench.start()
+            if set(groups) != {"daemons"}:
+                bench.start()
             for group in GROUPS[1:]:
                 if group in groups:
                     getattr(bench, group)()

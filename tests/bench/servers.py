@@ -156,6 +156,17 @@ class SystemPopper(OfTheSystem):
         self.start_tcpserver(str(launcher), *flags)
 
 
+class DaemonPopper(OfTheSystem):
+    """popper on its own, as an administrator has it, with limits that let one address come as often as it likes."""
+
+    def __init__(self, python: Python, launcher: Path, scripts: Path, number: int, place: Path) -> None:
+        super().__init__(f"popper daemon {python.version}", scripts, number)
+        configuration = place / f"daemon-{self.user}.conf"
+        configuration.write_text(f"bindto 127.0.0.1:{self.port}\nlookup no\nsameaddrmax 0\nmaxsessions 400\n"
+                                 f"control {place}/control-{self.user}\nguessers {place}/guessers-{self.user}\n")
+        self.start(str(launcher), "-C", str(configuration))
+
+
 class Other(OfTheSystem):
     """One of the servers that `scripts`/peers/NAME.sh starts and stops."""
 
