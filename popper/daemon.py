@@ -327,7 +327,7 @@ class Master:
         return ""
 
     def _become(self, arguments: "list[str]", deadline: float) -> None:
-        """Once nothing is on its way any more, or at the deadline, by the monotonic clock, as soon as nothing is lost."""
+        """Once nothing is on its way any more, or at the deadline, by the monotonic clock, when nothing gets lost."""
         from popper import takeover
         if self.ending:                      # somebody thought better of it
             return

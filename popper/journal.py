@@ -194,8 +194,8 @@ class Journal:
 class Notes:
     """A journal of somebody who can reach no log: lines (seconds since 1970, level, text), kept for one who can.
 
-    He does not know what the client is called, either: NAME stands for it. Of what is only for debugging as much is kept
-    as a login needs: thousands may be there at once, and a stranger chooses what it says.
+    He does not know what the client is called, either: NAME stands for it. Of what is only for debugging as much is
+    kept as a login needs: thousands may be there at once, and a stranger chooses what it says.
     """
 
     bodies = False

@@ -144,8 +144,8 @@ def gain_nothing() -> None:
 
 
 def close_all_but(*kept: int) -> None:
-    """In a forked child: close what it has of its parent, but for these. Who logs has to open the log anew: the C library
-    would go on writing to the number of its socket, whatever that number is by then."""
+    """In a forked child: close what it has of its parent, but for these. Who logs has to open the log anew: the C
+    library would go on writing to the number of its socket, whatever that number is by then."""
     syslog.closelog()
     begin = 0
     for fd in sorted({*kept, DESCRIPTORS}):

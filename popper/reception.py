@@ -26,8 +26,8 @@ TURNED_AWAY = {                # why: what the client is told
 
 
 class Connection:
-    """A connection until it has ended. front: the crew.Line of who speaks to it; proxied: a proxy has yet to tell who it
-    is. login, descriptor: what is held back of it; asked: when that came, or is to be tried, by the monotonic clock."""
+    """A connection until it has ended. front: the crew.Line of who speaks to it; proxied: a proxy has yet to tell who
+    it is. login, descriptor: what is held back of it; asked: when that came, or is to be tried, by the monotonic clock."""
 
     __slots__ = ("number", "front", "address", "port", "proxied", "finding", "seconds", "dismissed", "login",
                  "descriptor", "asked")

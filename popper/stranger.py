@@ -1,4 +1,4 @@
-"""AUTHORIZATION, spoken by a process that has nothing to lose: no mailbox, no password file, no root (privilege.confine).
+"""AUTHORIZATION, spoken by a process with nothing to lose: no mailbox, no password file, no root (privilege.confine).
 
 A front holds thousands of connections in one loop, or, under a super-server, one. When a password comes it is handed
 over with all that was read and not used, and somebody else finds out whether it is right. The connection is then let
@@ -164,7 +164,8 @@ class Front:
         except Flooded as flood:
             self._send_away(stranger, Reply(False, str(flood)))
         except Exception as bug:
-            stranger.talk.log.critical(f"{stranger.talk.who()}: internal error before login: {type(bug).__name__}: {bug}")
+            what = f"{type(bug).__name__}: {bug}"
+            stranger.talk.log.critical(f"{stranger.talk.who()}: internal error before login: {what}")
             self._gone(stranger, "an error of ours")
 
     def _attend(self, stranger: Stranger, event: int) -> None:
