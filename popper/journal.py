@@ -101,6 +101,7 @@ class Journal:
         self.bodies_wanted = options.trace_bodies
         self.watched = watched if trace is None else frozenset()
         self.path = options.trace_file
+        self.torn = b""
         self.held: "list[bytes]" = []        # for a trace, until it is known whose session this is
         self.debugging = options.debug or trace is not None or bool(self.watched)
         if not self.alone and not self.stderr:
@@ -163,8 +164,12 @@ class Journal:
             pass
 
     def _append(self, line: bytes) -> None:
+        line = self.torn + line
         try:
-            os.write(self.trace, line)
+            if os.write(self.trace, line) < len(line):
+                self.torn = b"\n"            # the last of the disk took half a line: the next one begins on its own
+            else:
+                self.torn = b""
         except OSError:
             pass                             # a full disk under the trace must not disturb a session
 

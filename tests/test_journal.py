@@ -107,6 +107,20 @@ def test_many_processes_write_whole_lines(path):
         assert seen[str(writer.pid)] == [f"{number} " + letter * (number * 50) for number in range(200)]
 
 
+def test_a_line_that_a_full_disk_cut_in_two_spoils_no_other(path, trace, monkeypatch):
+    log = journal(trace)
+    log.notice("before")
+    write = os.write
+    monkeypatch.setattr(module.os, "write", lambda fd, octets: write(fd, octets[:40]))
+    log.notice("cut in two")
+    monkeypatch.undo()
+    log.notice("after")
+    log.notice("and after")
+    lines = path.read_text().splitlines()
+    assert [line.partition("] ")[2] for line in lines] == ["before", lines[1].partition("] ")[2], "after", "and after"]
+    assert len(lines[1]) == 40
+
+
 def test_a_full_disk_disturbs_nobody():
     full = os.open("/dev/full", os.O_WRONLY)
     try:
