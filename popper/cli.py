@@ -52,7 +52,7 @@ def main(arguments: "list[str]", connected: bool) -> int:
     except ConfigError as mistake:
         return _fail(ident, str(mistake), EX_CONFIG, connected)
     if options.check:
-        complaint = _mistake(options, ident)
+        complaint = _mistake(options, ident) or _missing(options)
         if complaint:
             return _fail(ident, complaint, EX_CONFIG, connected)
         print(f"{options.config or 'configuration'}: no mistake found")
@@ -98,6 +98,15 @@ def _mistake(options, ident: str) -> str:
         return f"auth: {error}"
     except ConfigError as mistake:
         return str(mistake)
+    return ""
+
+
+def _missing(options) -> str:
+    """What is named and is not there, though a session would need it; or ""."""
+    import os
+    for name, place in ("bulletins", options.bulletins), ("trace", os.path.dirname(options.trace)):
+        if place and not os.path.isdir(place):
+            return f"{name}: {place} is not a directory"
     return ""
 
 

@@ -14,6 +14,7 @@ from popper.forking import fork
 
 LONGEST = 4096                 # octets of a request
 PATIENCE = 1.0                 # seconds for it to come whole
+ENDING = b'"state": "ending"'  # in the answer to `status`
 COMMANDS = ("status", "reload", "stop", "stop-now", "upgrade")
 
 
@@ -94,18 +95,22 @@ def _clear(path: str, ours: int) -> None:
 
 
 def _is_heard(path: str) -> bool:
-    """Whether somebody listens at a socket."""
+    """Whether a server is to be reached at a socket, and not one that only waits for its last sessions."""
     asking = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        asking.setblocking(False)
+        asking.settimeout(PATIENCE)
         asking.connect(path)
-    except BlockingIOError:                  # many wait there already
-        pass
+        asking.sendall(b'{"command": "status"}\n')
+        said = b""
+        while piece := asking.recv(65536):
+            said += piece
+        return ENDING not in said
+    except TimeoutError:
+        return True
     except OSError:
         return False
     finally:
         asking.close()
-    return True
 
 
 def _line(asked) -> bytes:

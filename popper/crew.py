@@ -67,6 +67,8 @@ class Line:
                                                           _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return None
+        except ConnectionResetError:         # it ended, and left something unread; what it said is still to be had
+            return self.receive()
         except OSError:
             return b"", -1
         octets = bytes(memoryview(BUFFER)[:size])

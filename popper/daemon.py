@@ -392,33 +392,48 @@ def bind(wanted, bound: dict) -> dict:
 def run(options, ident: str, trace: "int | None", reread, given: "list[int]" = (), notify=None) -> None:
     """Serve. given: descriptors that listen already, from whoever started us. ConfigError when it cannot be."""
     from popper import takeover
-    from popper.detach import detach, write_pid_file
+    from popper.detach import detach
     document = takeover.told()
     ready = detach() if options.daemon and document is None else None
     try:
         house = House(options, ident, trace)
-        if document is not None:
-            bound = takeover.bound_of(document)
-            try:
-                bound = bind(options.bindto, bound)
-            except ConfigError as mistake:   # to serve where it was served is better than not at all
-                house.log.critical(str(mistake))
-        else:
-            bound = {fd: adopt(fd) for fd in given} or bind(options.bindto, {})
-        sessions = takeover.sessions_of(document, options.maxsessions) if document is not None else None
-        master = Master(house, bound, reread, notify, sessions)
-        if options.pid_file:
-            try:
-                master.pid_file = write_pid_file(options.pid_file)
-            except ConfigError as mistake:
-                if document is None:
-                    raise
-                house.log.critical(str(mistake))
-        if document is not None:
-            takeover.restore(document, master)
+        master = _taken_over(document, house, reread, notify) if document else _begun(house, given, reread, notify)
     except ConfigError as mistake:
         if ready is None:
             raise
         ready.failed(f"{ident}: {mistake}", 69)
         os._exit(69)
     master.run(ready.ready if ready else lambda: None)
+
+
+def _begun(house: House, given: "list[int]", reread, notify) -> Master:
+    from popper.detach import write_pid_file
+    options = house.options
+    pid_file = write_pid_file(options.pid_file) if options.pid_file else None
+    try:
+        master = Master(house, {fd: adopt(fd) for fd in given} or bind(options.bindto, {}), reread, notify)
+    except ConfigError:
+        if pid_file:
+            pid_file.remove()
+        raise
+    master.pid_file = pid_file
+    return master
+
+
+def _taken_over(document: dict, house: House, reread, notify) -> Master:
+    """What another program has left. To serve as it was served is better than not at all: what cannot be had is told."""
+    from popper import takeover
+    from popper.detach import write_pid_file
+    options = house.options
+    master = Master(house, takeover.bound_of(document), reread, notify,
+                    takeover.sessions_of(document, options.maxsessions))
+    try:
+        master.bound = bind(options.bindto, master.bound)
+    except ConfigError as mistake:
+        house.log.critical(str(mistake))
+    try:
+        master.pid_file = write_pid_file(options.pid_file) if options.pid_file else None
+    except ConfigError as mistake:
+        house.log.critical(str(mistake))
+    takeover.restore(document, master)
+    return master

@@ -3,7 +3,8 @@
 A failure is counted for the address (an IPv6 prefix is one address) and for the name, whether there is such a name or
 not. Counts fade by half every so many minutes. The first two cost nothing, people mistype; then each attempt of that
 address waits its turn, one interval after the one before it, and the interval doubles with every failure. Nobody sleeps
-here and no process is held: `wait` says how long, and whoever keeps the connection keeps it that long.
+here and no process is held: `wait` says how long, and whoever keeps the connection keeps it that long. What is being
+verified is counted only when it has failed, so not many of one address are verified at a time (SEATS).
 
 Nobody is to be locked out by others. A name slows by a quarter of the most; and a pair of address and name that got
 in within 30 days is slowed by its own failures alone, neither by strangers who try that name nor by a neighbour behind
@@ -22,6 +23,7 @@ FREE = 2.0                     # failures that cost nothing
 NOTHING = 0.5                  # failures that are not worth a line
 KNOWN = 30 * 86400             # seconds that a pair is remembered from its last success
 RENEWED = 86400                # seconds after which a success is written down again
+SEATS = 3                      # attempts of one address that are verified at a time, of names that never got in from there
 SLACK = 0.001                  # seconds by which a turn may come late and still be in time: what a float forgets
 NAMES_SHARE = 0.25             # of the most that is ever waited, for the sake of a name
 
@@ -52,6 +54,19 @@ class Guessers:
         """Seconds, 0 to `most`, that this attempt is to be held back before it is verified; its turn is booked."""
         self.late = False
         return self._with_file(self._wait, address, name) or 0.0
+
+    def begin(self, address: str, name: bytes) -> bool:
+        """Whether a seat for an attempt was to be had, or is not needed; it is given back by `end`, or when this process
+        ends. For processes that know nothing of each other."""
+        return self._with_file(self._begin, address, name) is not False
+
+    def end(self) -> None:
+        if self.slots.file is not None:
+            self.slots.stand_up()
+
+    def knows(self, address: str, name: bytes) -> bool:
+        """Whether this name got in from this address of late: what others do there does not slow it."""
+        return bool(self._with_file(self._knows, address, name))
 
     def failed(self, address: str, name: bytes) -> None:
         """Count a failure."""
@@ -136,6 +151,12 @@ class Guessers:
     def _longest(self, kind: Kind) -> float:
         """Seconds that are ever waited for the sake of one table."""
         return self.most * (NAMES_SHARE if kind is NAME else 1.0)
+
+    def _begin(self, address: bytes, name: bytes, now: float) -> bool:
+        return self._knows(address, name, now) or self.slots.sit_down(address, SEATS)
+
+    def _knows(self, address: bytes, name: bytes, now: float) -> bool:
+        return self._is_known(self.slots.find(PAIR, self.slots.pair(address, name), now), now)
 
     # -- what came of it -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from popper.limits import Seldom
 from popper.login import guessers_of, rules_of, trusted_of
 from popper.peer import UNKNOWN, Finding
 
-WATCHED_FOR = 1.0              # seconds until it is looked again who is to be traced
+WATCHED_FOR = 1.0              # seconds until it is looked again who is still to be traced
 
 
 class House:
@@ -37,7 +37,7 @@ class House:
         for note in self.rules.notes if self.rules else ():
             self.log.notice(note)
         self.seldom = Seldom()
-        self._watched, self._watched_at = frozenset(), -WATCHED_FOR
+        self._watched, self._watched_at, self._watched_then = frozenset(), -WATCHED_FOR, 0
 
     def journal(self, mark: str = "", watched: "frozenset[str]" = frozenset()) -> journal.Journal:
         return journal.Journal(self.ident, self.options, self.trace, watched, mark)
@@ -45,8 +45,12 @@ class House:
     def watched(self) -> "frozenset[str]":
         """Names and addresses that are to be traced."""
         now = time.monotonic()
-        if now >= self._watched_at + WATCHED_FOR:
-            self._watched, self._watched_at = journal.watched(self.options), now
+        try:
+            changed = os.stat(self.options.trace_dir).st_mtime_ns
+        except OSError:
+            changed = 0
+        if changed != self._watched_then or now >= self._watched_at + WATCHED_FOR:
+            self._watched, self._watched_at, self._watched_then = journal.watched(self.options), now, changed
         return self._watched
 
     def tell_seldom(self, what: str, text: str) -> None:

@@ -17,6 +17,7 @@ from popper.storage.vacant import Vacant, is_vacant
 from popper.tally import Tally
 
 TOO_MANY_WRONG = "Too many wrong passwords, try again later."
+LOOK_AGAIN = 0.05              # seconds until it is looked again whether an attempt may be verified
 NO_ACCESS = "You may not come in from your address."
 
 
@@ -99,6 +100,8 @@ class Login:
             raise
         finally:
             self.spent["authentication"] += time.monotonic() - asked
+            if self.guessers:
+                self.guessers.end()
         if self.guessers:
             self.guessers.succeeded(self.peer.address, credentials.user)
             self.guessers.close()            # root's file, and the user comes next
@@ -108,17 +111,27 @@ class Login:
 
     def _let_wait(self, user: bytes) -> None:
         """After many that were wrong an attempt is held back; when too many wait already it is not made at all."""
-        guessers = self.guessers
+        guessers, address = self.guessers, self.peer.address
         if guessers is None:
             return
-        seconds = guessers.wait(self.peer.address, user)
-        if guessers.trouble and os.geteuid() == 0:
-            self.log.warning(guessers.trouble)
-        if seconds:
+        deadline = time.monotonic() + 2 * guessers.most
+        while time.monotonic() < deadline:
+            if not guessers.begin(address, user):
+                time.sleep(LOOK_AGAIN)
+                continue
+            seconds = guessers.wait(address, user)
+            if guessers.trouble and os.geteuid() == 0:
+                self.log.warning(guessers.trouble)
+            if not seconds:
+                return
+            guessers.end()
             self.log.debug(f"Too many logins failed: this one waits for {seconds:.1f} s")
-        time.sleep(seconds)
-        if guessers.late:
-            raise Refused(TOO_MANY_WRONG, TEMPORARY)
+            time.sleep(seconds)
+            if guessers.late:
+                break
+            if guessers.begin(address, user):
+                return
+        raise Refused(TOO_MANY_WRONG, TEMPORARY)
 
     def _turn_away(self, user: bytes, denied: Denied) -> None:
         """Log the attempt."""
@@ -247,7 +260,8 @@ def rules_of(options, ident: str):
         from popper import wrappers
         found.append(wrappers.hosts_access(("popper", ident)))
     if not options.lookup and options.allow_deny and found[0].needs_name:
-        raise ConfigError("rules by name need `lookup yes`", options.allow_deny)
+        rule = next(rule for rule in found[0].rules if rule.who.by_name)
+        raise ConfigError(f"{rule.place}: DNS is not asked; expected `lookup yes` in the configuration")
     return found[0] if len(found) == 1 else access.Both(*found)
 
 

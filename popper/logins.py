@@ -9,7 +9,9 @@ from popper.account import shown_name
 from popper.errors import AUTH, TEMPORARY, Refused
 from popper.forking import fork
 from popper.handover import pack, refused
-from popper.login import TOO_MANY_WRONG
+from popper.guessers import SEATS
+from popper.limits import neighbourhood
+from popper.login import LOOK_AGAIN, NO_ACCESS, TOO_MANY_WRONG
 from popper.peer import Peer
 from popper.sessions import LOGIN, REFUSED, TRANSACTION, Child, Sessions
 
@@ -30,7 +32,8 @@ class Logins:
 
     def come(self, connection, login, fd: int) -> None:
         """A password has come."""
-        connection.login, connection.descriptor, connection.asked = login, fd, time.monotonic()
+        connection.login, connection.descriptor = login, fd
+        connection.came = connection.asked = time.monotonic()
         self.reception.when_named(connection, lambda: self._admit(connection))
 
     def send_back(self) -> None:
@@ -50,13 +53,19 @@ class Logins:
         if login is None:                    # gone meanwhile
             return
         guessers = self.house.guessers
+        if self._is_crowded(connection):
+            if time.monotonic() < connection.came + 2 * self.house.options.guess_delay_max:
+                self.loop.after(LOOK_AGAIN, lambda: self._admit(connection))
+            else:
+                self._try(connection, True)
+            return
         wait = guessers.wait(connection.address, login.user) if guessers else 0.0
         if guessers and guessers.trouble:
             self.house.tell_seldom(f"guessers {guessers.trouble}", guessers.trouble)
         late = bool(guessers) and guessers.late
         if wait > 0:
             self.house.log.debug(f"{shown_name(login.user)} from {connection.address} has to wait for {wait:.1f} s")
-            connection.asked += wait
+            connection.asked = time.monotonic() + wait
             self.loop.at(connection.asked, lambda: self._try(connection, late))
         else:
             self._try(connection, late)
@@ -65,11 +74,27 @@ class Logins:
         """late: too many before it had to wait already, and it is not tried at all."""
         if connection.login is None:         # gone meanwhile
             return
+        if not late and self._is_crowded(connection):
+            self._admit(connection)          # others have been tried since; it may have to wait longer for that
+            return
         refusal = Refused(TOO_MANY_WRONG, TEMPORARY) if late else self._fork(connection)
         if refusal:
             self._refuse(connection, refusal)
         else:
             connection.let_go()
+
+    def _is_crowded(self, connection) -> bool:
+        """Whether as many of its address are being tried as may be at a time. What is being tried has not been counted
+        yet."""
+        guessers = self.house.guessers
+        if not guessers or guessers.knows(connection.address, connection.login.user):
+            return False
+        prefix, trying = self.house.options.ipv6_prefix, 0
+        place = neighbourhood(connection.address, prefix)
+        for child in self.sessions.children.values():
+            if neighbourhood(child.address, prefix) == place:
+                trying += self.sessions.slot(child).read()[0] == LOGIN
+        return trying >= SEATS
 
     def _refuse(self, connection, refusal: Refused) -> None:
         connection.let_go()
@@ -142,6 +167,8 @@ class Logins:
             self.counters["denied"] += 1
             if guessers and not text:
                 guessers.failed(child.address, child.raw_user)
+        if is_refused and text == NO_ACCESS:
+            self.reception.turned_away["allow_deny"] += 1
         connection = self.reception.connections.get(number)
         if not is_refused or connection is None or connection.front.gone:
             self.reception.tell(number, pack(b"T", b"%d" % number))

@@ -27,10 +27,11 @@ TURNED_AWAY = {                # why: what the client is told
 
 class Connection:
     """A connection until it has ended. front: the crew.Line of who speaks to it; proxied: a proxy has yet to tell who
-    it is. login, descriptor: what is held back of it; asked: when that came, or is to be tried, by the monotonic clock."""
+    it is. login, descriptor: what is held back of it; came: when that was; asked: when that, or its turn, by the monotonic
+    clock."""
 
     __slots__ = ("number", "front", "address", "port", "proxied", "finding", "seconds", "dismissed", "login",
-                 "descriptor", "asked")
+                 "descriptor", "came", "asked")
 
     def __init__(self, number: int, front, address: str, port: int, proxied: bool = False) -> None:
         self.number = number
@@ -41,7 +42,8 @@ class Connection:
         self.finding: "Finding | None" = None            # None: DNS has not answered yet
         self.seconds = 0.0                   # how long that took
         self.dismissed = False               # it has been told to go
-        self.login, self.descriptor, self.asked = None, -1, 0.0
+        self.login, self.descriptor = None, -1
+        self.came = self.asked = 0.0
 
     def let_go(self) -> None:
         """Hold nothing back any more: it is being tried, or refused, or the stranger has gone."""

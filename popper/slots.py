@@ -59,6 +59,7 @@ ADDRESS = Kind("address", 64, 1024, 16, 600)
 NAME = Kind("name", ADDRESS.end, 1024, LONGEST_NAME, 300)
 PAIR = Kind("pair", NAME.end, 4096, 16, 600)
 SIZE = PAIR.end
+SEATS = 1 << 40                # where the locks on seats begin
 
 
 class Unusable(Exception):
@@ -163,6 +164,22 @@ class Slots:
     def locked(self) -> "Lock":
         """To be held while slots are written. Unusable when somebody else does not let go of it."""
         return Lock(self.file)
+
+    def sit_down(self, key: bytes, seats: int) -> bool:
+        """Have one of so many seats of a key, if one is free. They are locks on octets behind the end of the file, of
+        which nobody loses any when a process is killed."""
+        place = SEATS + seats * int.from_bytes(md5(self._header + b"seat" + key).digest()[:5], "big")
+        for number in range(seats):
+            try:
+                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place + number)
+                return True
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+        return False
+
+    def stand_up(self) -> None:
+        fcntl.lockf(self.file, fcntl.LOCK_UN, 0, SEATS)
 
     # -- slots ---------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,12 @@ def complaint_of(arguments: "list[str]") -> str:
         os.kill(child, _signal.SIGKILL)
         said = f"popper: {arguments[0]} --check says nothing".encode()
     os.close(reader)
-    _, status = os.waitpid(child, 0)
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:       # it may have closed that, and go on
+        if time.monotonic() >= deadline:
+            os.kill(child, _signal.SIGKILL)
+            said = f"popper: {arguments[0]} --check says nothing".encode()
+        time.sleep(0.01)
+    status = ended[1]
     complaint = " ".join(said.decode("utf-8", "replace").split()) or f"{arguments[0]} --check fails"
     return "" if status == 0 else complaint.partition(": ")[2] or complaint      # without its name
 

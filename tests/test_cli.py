@@ -89,6 +89,30 @@ def test_check(conf):
     assert typed("-C", good, "--check") == (0, f"{good}: no mistake found\n", "")
 
 
+def test_check_looks_for_what_flags_name(conf, tmp_path):
+    """These may stand in a super-server's line, which nobody else reads."""
+    good = conf("timeout 5\n")
+    assert typed("-C", good, "-b", tmp_path / "none", "--check")[::2] == (
+        78, f"popper: bulletins: {tmp_path}/none is not a directory\n")
+    assert typed("-C", good, "-t", tmp_path / "none" / "trace", "--check")[::2] == (
+        78, f"popper: trace: {tmp_path}/none is not a directory\n")
+    assert typed("-C", good, "-b", tmp_path, "-t", tmp_path / "trace", "--check")[0] == 0
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("def authenticate(:\n", "ours.own: SyntaxError: invalid syntax (own.py, line 1)"),
+    ("raise ValueError('no such realm')\n", "ours.own: ValueError: no such realm"),
+    ("import no_such_module\n", "No module named 'no_such_module'")])
+@pytest.mark.parametrize("more", [["--check"], []], ids=["check", "daemon"])
+def test_a_module_of_ones_own_with_a_mistake(conf, tmp_path, monkeypatch, text, complaint, more):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "own.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, out, err = typed("-C", conf("auth ours.own\n"), *more)
+    assert (status, out, err) == (78, "", f"popper: auth: {complaint}\n")
+
+
 @pytest.mark.parametrize("text, complaint", [
     ("timeout 60\n\ntimeout_ 5\n", '3: unknown directive "timeout_"; expected one of accepts allow_deny '),
     ("timeout soon\n", '1: timeout: "soon" is not what is expected: seconds, 0 to 86400'),

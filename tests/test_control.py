@@ -1,8 +1,10 @@
 """The control socket: who may open it, what is answered to whatever comes, and whose path it is."""
 
+import errno
 import grp
 import json
 import os
+import resource
 import socket
 import stat
 import threading
@@ -148,6 +150,26 @@ def test_no_descriptor_is_left(control):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_nobody_can_be_let_in(control):
+    """Who waits is answered when there is a descriptor again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.settimeout(30)
+        asker.connect(control.path)
+        asker.sendall(request("stop"))
+        with open(os.devnull) as lowest:
+            free = lowest.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with pytest.raises(OSError) as caught:
+                control.answer(Master())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert caught.value.errno == errno.EMFILE
+        control.answer(Master())
+        assert json.loads(asker.recv(100)) == {"ok": True}
+
+
 # -- the path --------------------------------------------------------------------------------------------------------
 
 def mode(path):
@@ -218,7 +240,8 @@ def test_a_path_that_is_anothers_by_now_stays(path):
     one.close()                              # and once more does nothing
 
 
-def test_the_socket_of_another_server_stays_as_long_as_it_lives(path):
+def test_the_socket_of_another_server_stays_as_long_as_it_lives(path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
     one = Control(path, "")
     with pytest.raises(ConfigError, match="another server listens there"):
         Control(path, "")
@@ -226,6 +249,26 @@ def test_the_socket_of_another_server_stays_as_long_as_it_lives(path):
     other = Control(path, "")
     assert json.loads(ask(other, request("stop")))["ok"] is True
     other.close()
+
+
+@pytest.mark.parametrize("state, gives_way", [("running", False), ("ending", True)])
+def test_a_server_that_only_waits_for_its_last_sessions_gives_way(path, state, gives_way):
+    one = Control(path, "")
+    one.socket.setblocking(True)
+
+    def serve():
+        one.answer(SimpleNamespace(status=lambda: {"state": state}))
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        if gives_way:
+            Control(path, "").close()
+        else:
+            with pytest.raises(ConfigError, match="another server listens there"):
+                Control(path, "")
+    finally:
+        server.join()
+    one.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])

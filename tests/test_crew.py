@@ -11,7 +11,7 @@ import pytest
 from conftest import wait_until
 from popper import crew
 from popper.crew import DRAIN, Line, hire
-from popper.handover import LARGEST, pack, unpack
+from popper.handover import LARGEST, TROUBLE, pack, unpack
 from popper.options import Options
 
 
@@ -161,6 +161,44 @@ def test_who_is_hired_has_its_line_and_the_standard_descriptors_and_no_more():
 @pytest.mark.filterwarnings("ignore")
 def test_who_stumbles_ends_and_does_not_come_back():
     assert ended(hire(lambda theirs: 1 / 0)) in (0, 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_who_stumbles_says_over_what():
+    line = hire(lambda theirs: open("/no/such/file"))
+    octets = said(line)
+    assert octets[:1] == TROUBLE
+    assert unpack(octets) == [b"FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"]
+    assert ended(line) == 0
+
+
+def test_a_front_that_cannot_give_up_its_rights_says_so_and_speaks_to_nobody(monkeypatch):
+    def confine(ids, descriptors):
+        raise PermissionError(1, "Operation not permitted")
+    monkeypatch.setattr(crew.privilege, "confine", confine)
+    front = crew.front(options(), "pop.example.org", (65534, 65534), 100, "")
+    octets = said(front)
+    assert octets[:1] == TROUBLE and unpack(octets) == [b"PermissionError: [Errno 1] Operation not permitted"]
+    with call(front) as client:
+        assert client.recv(100) == b""
+    assert ended(front) == 0
+
+
+def test_what_somebody_said_before_he_ended_is_heard_whatever_he_left_unread(ends):
+    line, theirs = ends
+    line.send(b"C")
+    theirs.send(b"W")
+    theirs.close()
+    assert line.receive() == (b"W", -1)
+    assert line.receive() == (b"", -1)
+
+
+def test_who_is_hired_has_nothing_at_its_standard_descriptors(capfd):
+    """A terminal is not for strangers, nor is a log."""
+    line = hire(lambda theirs: theirs.send(" ".join(os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)).encode()))
+    assert said(line) == b"/dev/null /dev/null /dev/null"
+    assert ended(line) == 0
+    assert os.readlink("/proc/self/fd/1") != "/dev/null", "else this shows nothing"
 
 
 def test_who_is_hired_ends_with_our_end_of_the_line():

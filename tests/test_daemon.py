@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from conftest import wait_until
-from dialogue import HOST, ONE, PASSWORD, PATIENCE, TWO, USER, mbox, site          # noqa: F401
+from dialogue import HOST, ONE, PASSWORD, PATIENCE, TWO, USER, Dialogue, mbox, site          # noqa: F401
 from on_its_own import descriptors, has_ended, start                          # noqa: F401
 
 ENDING = "-ERR [SYS/TEMP] This server is ending."
@@ -50,6 +50,29 @@ def test_a_wrong_password_is_answered_and_nobody_is_left(site, start):
     wait_until(lambda: daemon.children() == crew)
     counters = daemon.status["counters"]
     assert (counters["connections"], counters["logins"], counters["denied"]) == (1, 0, 1)
+
+
+def test_nothing_is_sent_twice_to_who_reads_late_and_has_a_wrong_password(start):
+    """What waits to be sent when the password has come leaves once, whoever of us sends it. When the system takes no
+    more depends on the system: so many clients, each with some more to be answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)   # of whoever is accepted, too
+        daemon = start(stdin=listener)
+        assert daemon.listening() == listener.getsockname()
+    clients = {}
+    for many in (100, 200, 300, 400):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        client.connect(daemon.listening())
+        client.sendall(b"CAPA\r\n" * many + f"USER {USER}\r\nPASS wrong\r\n".encode())
+        clients[many] = Dialogue(client)
+    for _ in range(4):
+        daemon.call().quit()                 # by now all have been heard
+    for many, pop in clients.items():
+        octets = pop.end()
+        assert octets.count(b"\r\n.\r\n") == octets.count(b"IMPLEMENTATION") == many
+        *_, wanted, refused, rest = octets.split(b"\r\n")
+        assert wanted.startswith(b"+OK Password required") and refused.startswith(b"-ERR [AUTH] ") and rest == b""
 
 
 def test_what_was_pipelined_behind_the_password(site, start):

@@ -223,6 +223,30 @@ def test_too_many_wait_already(site, start):
     first.quit()
 
 
+def test_a_crowd_of_guesses_is_no_crowd_of_tries(site, start):
+    """What is being tried has not failed yet: only so many of one address are tried at a time."""
+    daemon = start(fail_delay=0)
+    crowd = [daemon.call("127.0.0.2") for _ in range(12)]
+    for pop in crowd:
+        pop.send(f"USER {USER}\r\nPASS wrong\r\n")
+    told = wait_until(lambda: daemon.status["counters"]["denied"] >= 3 and daemon.status)
+    assert told["counters"]["denied"] + told["waiting"] <= 12 and told["counters"]["denied"] <= 5
+    assert told["waiting"] >= 7
+
+
+def test_a_server_that_ends_makes_room_for_the_next(site, start):
+    """popperctl reaches the new one, though the old one waits for its last session."""
+    site.deliver(mbox(ONE))
+    old = start()
+    pop = old.log_in()
+    assert old.ask("stop") == {"ok": True}
+    new = start()
+    wait_until(lambda: new.status["pid"] == new.process.pid)
+    pop.quit()
+    assert old.process.wait(20) == 0
+    assert new.status["pid"] == new.process.pid
+
+
 def test_a_guesser_who_has_gone(site, start):
     """What waited for its turn is forgotten at the end, and the end does not wait for it."""
     guessed_often(site, "127.0.0.2")

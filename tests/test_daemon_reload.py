@@ -1,17 +1,22 @@
 """A daemon that is told to read its configuration anew, or to become the program that is there now; and its crew when
 one of it is killed. Whoever is there notices nothing."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
 from conftest import wait_until
-from dialogue import HOST, ONE, PATIENCE, TWO, USER, Dialogue, mbox, site          # noqa: F401
+from dialogue import HOST, ONE, PASSWORD, PATIENCE, TWO, USER, Dialogue, mbox, site          # noqa: F401
 from on_its_own import GREETING, descriptors, has_ended, start                        # noqa: F401
+from popper import takeover
+from popper.guessers import Guessers
 
 
 @pytest.fixture
@@ -116,6 +121,41 @@ def test_often(site, there):
     go_on(site, session, stranger)
 
 
+def test_a_module_of_ones_own_with_a_mistake(site, start):
+    """Whoever is there stays, and so does who checked passwords before."""
+    (site.place / "ours").mkdir()
+    site.deliver(mbox(ONE))
+    daemon = start(environ={"PYTHONPATH": str(site.place)})
+    stranger = daemon.call()
+    mistakes = [("def authenticate(:\n", "ours.own0: SyntaxError: invalid syntax"),
+                ("raise ValueError('no such realm')\n", "ours.own1: ValueError: no such realm"),
+                ("def prepare():\n    raise ValueError('no such realm')\n", "no such realm")]
+    for number, (text, complaint) in enumerate(mistakes):
+        (site.place / "ours" / f"own{number}.py").write_text(text)
+        daemon.configure(auth=f"ours.own{number}")
+        daemon.hang_up()
+        assert f": auth: {complaint}" in daemon.logged("critical: not reloaded: ", number + 1)[-1]
+        assert f"auth: {complaint}" in daemon.ask("upgrade")["error"]
+    stranger.log_in().quit()
+    daemon.log_in().quit()
+
+
+def test_what_failed_leaves_no_descriptor(site, start):
+    """Neither a trace that was opened for nothing, nor a socket."""
+    daemon = start("-t", str(site.place / "trace"))
+    assert daemon.ask("reload") == {"ok": True}
+    wait_until(lambda: len(daemon.children()) == 2)      # those of before have gone, and who answered
+    before = descriptors(daemon.pid)
+    assert str(site.place / "trace") in before.values()
+    daemon.configure(bindto="127.0.0.1:0 127.0.0.2:0 192.0.2.1:0")
+    for command in ["reload"] * 5 + ["upgrade"]:
+        assert "cannot listen on 192.0.2.1:0" in daemon.ask(command)["error"]
+    daemon.configure(bindto="127.0.0.1:0", allow_deny="/nonexistent/list")
+    for command in ["reload"] * 5 + ["upgrade"]:
+        assert "/nonexistent/list" in daemon.ask(command)["error"]
+    wait_until(lambda: descriptors(daemon.pid) == before)
+
+
 # -- upgrade ---------------------------------------------------------------------------------------------------------
 
 class Clients:
@@ -217,6 +257,67 @@ def test_no_upgrade_to_what_would_not_start(site, there):
     go_on(site, session, stranger)
 
 
+def test_no_upgrade_where_it_could_not_listen(site, there):
+    daemon, session, stranger = there
+    before = descriptors(daemon.pid)
+    daemon.configure(bindto="127.0.0.1:0 192.0.2.1:0")
+    assert daemon.ask("upgrade") == {
+        "ok": False, "error": "cannot listen on 192.0.2.1:0: Cannot assign requested address"}
+    daemon.process.send_signal(signal.SIGUSR2)
+    assert daemon.logged("critical: not upgraded: cannot listen on 192.0.2.1:0", 2)
+    wait_until(lambda: descriptors(daemon.pid) == before)
+    daemon.call().quit()
+    go_on(site, session, stranger)
+    assert "becoming" not in daemon.log
+
+
+def test_a_program_that_took_over_and_can_have_neither_sockets_nor_pid_file_serves_where_it_served(site, start):
+    """As when they were taken away in the very moment of an upgrade."""
+    site.deliver(mbox(ONE))
+    note, sessions = os.memfd_create("note"), os.memfd_create("sessions")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        told = {"form": takeover.FORM, "since": 1790000000.0, "last": 0, "counted": 0, "turned_away": {},
+                "counters": {}, "listeners": [[["127.0.0.1", 0], listener.fileno()]], "sessions": sessions,
+                "children": [], "crew": [], "connections": []}
+        os.write(note, json.dumps(told).encode())
+        daemon = start(before=["sh", "-c", f'{takeover.VARIABLE}=$$:{note} exec "$@"', "sh"],
+                       pass_fds=(note, sessions, listener.fileno()), bindto="192.0.2.1:0", pid_file=site.place)
+        assert daemon.listening() == listener.getsockname()
+    assert daemon.lines("critical: ") == [
+        "critical: cannot listen on 192.0.2.1:0: Cannot assign requested address",
+        f"critical: {site.place}: cannot be opened: Is a directory"]
+    daemon.log_in().quit()
+    assert daemon.status["since"] == 1790000000.0
+    os.close(note)
+    os.close(sessions)
+
+
+# popper, which waits for less time than it is used to for who is held back
+HURRIED = [sys.executable, "-c", "import sys; from popper import daemon; daemon.HELD_LONGEST = 0.3; "
+           "sys.argv[:] = ['popper', *sys.argv[4:]]; from popper.launch import run; run()"]
+
+
+def test_an_upgrade_does_not_wait_long_for_who_is_held_back(site, start):
+    """He is told to come again, by who spoke to him before."""
+    site.deliver(mbox(ONE))
+    memory = Guessers(str(site.place / "guessers"), 30)
+    for _ in range(12):
+        memory.failed("127.0.0.2", USER.encode())
+    memory.close()
+    daemon = start(before=HURRIED, guess_delay_max=30)
+    guesser = daemon.call("127.0.0.2")
+    guesser.ok(f"USER {USER}")
+    guesser.send(f"PASS {PASSWORD}\r\n")
+    wait_until(lambda: daemon.status["waiting"] == 1)
+    assert daemon.ask("upgrade") == {"ok": True}
+    assert guesser.reply() == "-ERR [SYS/TEMP] This server is being renewed, try again."
+    assert guesser.end() == b""
+    daemon.logged("info: listening on ", 2)
+    daemon.call().quit()
+    wait_until(lambda: daemon.status["strangers"] == daemon.status["waiting"] == 0)
+    assert daemon.status["counters"]["denied"] == 0
+
+
 # -- the crew --------------------------------------------------------------------------------------------------------
 
 def test_a_front_that_is_killed(site, there):
@@ -282,3 +383,17 @@ def test_the_looker_killed(site, start):
     assert fronts < daemon.crew()
     daemon.log_in().quit()
     assert daemon.log.count(f'POP login by user "{USER}" at (localhost) 127.0.0.1') >= 2
+
+
+@pytest.mark.root
+def test_fronts_that_may_not_do_what_they_must(start):
+    """They are tried again once a second, the log has the reason once, and who asks is answered."""
+    begun = time.monotonic()
+    daemon = start(before=["setpriv", "--bounding-set", "-sys_chroot"])
+    reason, = daemon.logged("PermissionError")
+    daemon.call(greeted=False).end()
+    assert daemon.status["state"] == "running"
+    lines = daemon.logged("of this server has ended; another takes its place", 4)
+    assert time.monotonic() - begun >= 1 and len(lines) <= 6
+    assert daemon.lines("PermissionError") == [reason] and reason.startswith("warning: process ")
+    assert reason.endswith(": PermissionError: [Errno 1] Operation not permitted: '.'")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from conftest import TREE, wait_until
 from dialogue import ONE, PATIENCE, USER, mbox, site           # noqa: F401
-from on_its_own import Daemon, has_ended, start                # noqa: F401
+from on_its_own import Daemon, descriptors, has_ended, start   # noqa: F401
 from popper import VERSION
 
 
@@ -210,3 +211,34 @@ def test_the_pid_file_stays_through_an_upgrade(site, start):
     assert (site.place / "pid").read_text() == f"{daemon.pid}\n"
     daemon.stop()
     assert not (site.place / "pid").exists()
+
+
+def test_a_pid_file_that_cannot_be_had_in_an_upgrade(site, start):
+    """It serves all the same, and tells."""
+    site.deliver(mbox(ONE))
+    daemon = start(pid_file=site.place / "pid")
+    pop = daemon.log_in()
+    daemon.configure(pid_file=site.place)
+    assert daemon.ask("upgrade") == {"ok": True}
+    assert daemon.logged("critical: ") == [f"critical: {site.place}: cannot be opened: Is a directory"]
+    daemon.logged("info: listening on ", 2)
+    assert pop.ok("STAT").startswith("1 ")
+    pop.quit()
+    daemon.log_in().quit()
+
+
+def test_a_control_socket_when_there_is_no_descriptor_left(start):
+    daemon = start()
+    assert daemon.status["ok"]
+    found = wait_until(lambda: len(daemon.children()) == 2 and descriptors(daemon.pid))
+    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    lowest = min(set(range(max(found) + 2)) - set(found))
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (lowest, hard))
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(daemon.place / "control"))
+        control.sendall(b'{"command": "reload"}\n')
+        assert daemon.logged("control: ") == ["warning: control: Too many open files"]
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        control.settimeout(PATIENCE)
+        assert json.loads(control.recv(4096)) == {"ok": True}
+    daemon.call().quit()

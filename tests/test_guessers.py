@@ -1,5 +1,8 @@
 """Who guesses is slowed down, and nobody else: counts, turns, pairs."""
 
+import os
+import signal
+
 import pytest
 from guessing import (ANN, HERE, JOE, THERE, Clock, again, clock, count, fail, fail_elsewhere, held,       # noqa: F401
                       path)
@@ -306,3 +309,58 @@ def test_held_tells_the_worst_first(held, clock):
     assert len(rows) == 10 and all(row[3] == 0.0 for row in rows[5:])
     held.wait(THERE, JOE)
     assert held.held()[0][3] == 30.0
+
+
+# -- seats -----------------------------------------------------------------------------------------------------------
+
+def sitting(path, *who):
+    """A process that has a seat, if there was one, until its end: (whether it has, a function that ends it)."""
+    (reader, told), (wait, end) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(end)
+        os.write(told, b"1" if Guessers(str(path), 30).begin(*who) else b"0")
+        os.read(wait, 1)
+        os._exit(0)
+    os.close(told)
+    os.close(wait)
+    has = os.read(reader, 1) == b"1"
+    os.close(reader)
+
+    def leave():
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(end)
+    return has, leave
+
+
+def test_of_one_address_only_so_many_may_be_tried_at_a_time(path, held):
+    """Also by sessions that know nothing of each other; whoever is killed gives his seat back."""
+    first, second, third = (sitting(path, HERE, name) for name in (JOE, ANN, b"nosuch"))
+    try:
+        assert first[0] and second[0] and third[0] and not held.begin(HERE, JOE)
+        assert held.begin(THERE, JOE)
+    finally:
+        first[1]()
+    assert held.begin(HERE, JOE)
+    others = sitting(path, HERE, JOE)
+    others[1]()
+    held.end()
+    last = sitting(path, HERE, JOE)
+    for _, leave in second, third, last:
+        leave()
+    assert not others[0] and last[0]
+
+
+def test_who_got_in_from_there_needs_no_seat(path, held):
+    held.succeeded(HERE, ANN)
+    taken = [sitting(path, HERE, JOE) for _ in range(3)]
+    assert held.knows(HERE, ANN) and held.begin(HERE, ANN)
+    assert not held.knows(HERE, JOE) and not held.begin(HERE, JOE) and not held.knows(THERE, ANN)
+    for _, leave in taken:
+        leave()
+
+
+def test_a_file_that_cannot_be_used_seats_everybody(tmp_path):
+    (tmp_path / "guessers").symlink_to(tmp_path / "elsewhere")
+    assert all(Guessers(str(tmp_path / "guessers"), 30).begin(HERE, JOE) for _ in range(9))

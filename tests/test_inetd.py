@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_a_wrong_password_is_answered_by_who_heard_it_and_ends_the_session(site)
     assert pop.reply().startswith("+OK ") and pop.reply().startswith("-ERR [AUTH] ")
     assert pop.end() == b"" and pop.status == 0
     assert len(site.logged("Failed attempted login")) == 1
+
+
+@pytest.mark.parametrize("many", range(1900, 2001, 10))
+def test_nothing_is_sent_twice_to_who_reads_late_and_has_a_wrong_password(site, many):
+    """What waits to be sent when the password has come leaves once, whoever of us sends it."""
+    pop = site.session(before=take_little)
+    pop.send(b"CAPA\r\n" * many + f"USER {USER}\r\nPASS wrong\r\n".encode())
+    octets = pop.end()
+    assert octets.count(b"\r\n.\r\n") == octets.count(b"IMPLEMENTATION") == many
+    *_, wanted, refused, rest = octets.split(b"\r\n")
+    assert wanted.startswith(b"+OK Password required") and refused.startswith(b"-ERR [AUTH] ") and rest == b""
+    assert len(site.logged("Failed attempted login")) == 1
+
+
+def take_little():
+    """In a session's process: have the system take little before it is read."""
+    connection = socket.socket(fileno=0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    connection.detach()
 
 
 def test_everything_at_once(site):

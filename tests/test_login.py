@@ -125,11 +125,21 @@ def test_every_failure_is_the_same_to_who_answers_it(site, naps, user, password)
 # -- who has to wait, who may come -----------------------------------------------------------------------------------
 
 class Guessers:
-    """Keeps what it is asked and told."""
+    """Keeps what it is asked and told. seats: how many times there is none."""
 
-    def __init__(self, seconds=0.0, late=False, trouble=""):
-        self.seconds, self.late, self.trouble = seconds, late, trouble
-        self.told = []
+    most = 30
+
+    def __init__(self, seconds=0.0, late=False, trouble="", seats=0):
+        self.seconds, self.late, self.trouble, self.seats = seconds, late, trouble, seats
+        self.told, self.sits = [], False
+
+    def begin(self, address, name):
+        self.seats -= 1
+        self.sits = self.seats < 0
+        return self.sits
+
+    def end(self):
+        self.sits = False
 
     def wait(self, address, name):
         self.told.append(("wait", address, name))
@@ -156,7 +166,18 @@ def test_who_guesses_waits_before_it_is_tried_and_is_counted(site, naps, monkeyp
         raise Denied("")
     one = Login(site.options(), Peer("192.0.2.1"), Journal(), guessers=guessers)
     assert refused(one, b"mrose", b"wrong").code == AUTH
-    assert naps == [7.5] and guessers.told == [("wait", *CALLER), "tried", ("failed", *CALLER)]
+    assert naps == [7.5] and guessers.told == [("wait", *CALLER), "tried", ("failed", *CALLER)] and not guessers.sits
+
+
+def test_while_others_of_the_address_are_tried_it_waits_and_takes_its_turn_after_them(site, naps, monkeypatch):
+    guessers = Guessers(7.5, seats=2)
+    monkeypatch.setattr(auth, "authenticate", lambda credentials, options: guessers.told.append(guessers.sits) or deny())
+
+    def deny():
+        raise Denied("")
+    refused(Login(site.options(), Peer("192.0.2.1"), Journal(), guessers=guessers), b"mrose", b"x")
+    assert naps == [login.LOOK_AGAIN, login.LOOK_AGAIN, 7.5]
+    assert guessers.told == [("wait", *CALLER), True, ("failed", *CALLER)] and not guessers.sits
 
 
 def test_who_is_too_late_is_not_tried_and_not_counted(site, naps, monkeypatch):

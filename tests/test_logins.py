@@ -10,9 +10,10 @@ import pytest
 from conftest import wait_until
 from dialogue import PASSWORD, USER, site                    # noqa: F401  site is a fixture
 from popper import logins as module
-from popper.errors import AUTH, TEMPORARY
+from popper.errors import AUTH, PERMANENT, TEMPORARY
+from popper.guessers import SEATS
 from popper.handover import Login, unpack
-from popper.login import TOO_MANY_WRONG
+from popper.login import LOOK_AGAIN, NO_ACCESS, TOO_MANY_WRONG
 from popper.logins import Logins
 from popper.peer import UNKNOWN, Finding
 from popper.reception import Connection
@@ -24,6 +25,10 @@ WHO = ("192.0.2.1", b"mrose")
 class Guessers:
     def __init__(self):
         self.seconds, self.late, self.trouble, self.told = 0.0, False, "", []
+        self.known = False
+
+    def knows(self, *who):
+        return self.known
 
     def wait(self, *who):
         self.told.append(("wait", *who))
@@ -41,6 +46,7 @@ class Reception:
 
     def __init__(self):
         self.connections, self.told, self.left, self.knew, self.turned, self.asked = {}, [], [], [], [], None
+        self.turned_away = {"allow_deny": 0}
         self.crowd = SimpleNamespace(known=self.knew.append)
 
     def when_named(self, connection, then):
@@ -74,8 +80,9 @@ class Desk:
             tell_seldom=lambda *words: self.seldom.append(words), watched=frozenset, trusts=lambda address: False,
             log=SimpleNamespace(debug=self.debugs.append, critical=self.debugs.append))
         self.sessions = Sessions(2)
-        self.logins = Logins(SimpleNamespace(at=lambda when, what: self.dates.append((when, what))),
-                             self.house, self.sessions)
+        loop = SimpleNamespace(at=lambda when, what: self.dates.append((when, what)),
+                               after=lambda seconds, what: self.dates.append((self.now + seconds, what)))
+        self.logins = Logins(loop, self.house, self.sessions)
         self.logins.reception = self.reception = Reception()
         self.forked = []
         if not forks:
@@ -88,6 +95,10 @@ class Desk:
         self.reception.connections[number] = connection
         login = Login(number, user, password, b"", 20, 30, 0.5, 0, "", [])
         self.logins.come(connection, login, os.open(os.devnull, os.O_RDWR) if fd is None else fd)
+
+    def all_leave(self):
+        for number in list(self.reception.connections):
+            self.reception.leave(number)
 
     def end(self, pid, code=0):
         self.logins.over(pid, code << 8)
@@ -194,6 +205,62 @@ def test_who_comes_too_late_is_not_tried_at_all(desk):
     assert desk.forked == [] and desk.reception.told == [(1, b"A", ["0.000", TEMPORARY, TOO_MANY_WRONG])]
 
 
+def test_of_one_address_only_so_many_are_tried_at_a_time(desk):
+    """What is being tried has not been counted yet: a hundred at once would be a hundred guesses."""
+    desk.logins.sessions.allow(50)
+    for number in range(1, 7):
+        desk.come(number)
+    assert len(desk.forked) == SEATS == 3 and desk.logins.waiting == 3
+    assert desk.guessers.told == [("wait", *WHO)] * SEATS, "the others are asked about when they are let"
+    desk.sessions.slot(desk.sessions.children[10001]).write("TRANSACTION", 0, 0)         # let in
+    (when, what), *rest = desk.dates
+    assert when == 1000.0 + LOOK_AGAIN
+    desk.dates.clear()
+    desk.guessers.seconds = 8.0
+    for _, again in ((when, what), *rest):
+        again()
+    assert len(desk.forked) == SEATS and [when for when, _ in desk.dates] == [1008.0, 1008.0, 1008.0]
+    desk.all_leave()
+
+
+def test_whose_turn_comes_together_with_others_is_asked_about_again(desk):
+    """As of a name that is tried from many places, which nobody waits long for."""
+    desk.logins.sessions.allow(50)
+    desk.guessers.seconds = 8.0
+    for number in range(1, 7):
+        desk.come(number)
+    dates, desk.dates = desk.dates, []
+    desk.now = 1008.0
+    for _, what in dates:
+        what()
+    assert len(desk.forked) == SEATS and desk.logins.waiting == 3
+    assert [when for when, _ in desk.dates] == [1008.0 + LOOK_AGAIN] * 3
+    desk.all_leave()
+
+
+def test_who_got_in_from_there_is_tried_at_once(desk):
+    desk.logins.sessions.allow(50)
+    desk.guessers.known = True
+    for number in range(1, 7):
+        desk.come(number)
+    assert len(desk.forked) == 6
+
+
+def test_who_finds_no_seat_for_too_long_is_not_tried(desk):
+    desk.logins.sessions.allow(50)
+    for number in range(1, 5):
+        desk.come(number)
+    desk.now += 2 * desk.house.options.guess_delay_max
+    (_, what), = desk.dates
+    what()
+    assert len(desk.forked) == SEATS and desk.reception.told == [(4, b"A", ["0.000", TEMPORARY, TOO_MANY_WRONG])]
+
+
+def test_who_may_not_come_in_is_counted_as_turned_away(desk):
+    refuse(desk, PERMANENT, NO_ACCESS)
+    assert desk.reception.turned_away == {"allow_deny": 1} and desk.guessers.told == [("wait", *WHO)]
+
+
 def test_who_has_gone_while_he_waited_is_not_tried(desk):
     desk.guessers.seconds = 8.0
     desk.come()
@@ -201,6 +268,19 @@ def test_who_has_gone_while_he_waited_is_not_tried(desk):
     assert desk.logins.waiting == 0
     desk.dates[0][1]()
     assert desk.forked == [] and desk.logins.waiting == 0 and desk.reception.told == []
+
+
+def test_who_is_held_back_may_be_sent_back(desk):
+    """As it is before an upgrade. When his turn comes nothing is tried, and who is in has nothing to do with it."""
+    desk.come(1)
+    desk.guessers.seconds = 8.0
+    desk.come(2)
+    desk.logins.send_back()
+    assert desk.reception.told == [(2, b"A", ["0.000", TEMPORARY, "This server is being renewed, try again."])]
+    assert desk.logins.waiting == 0 and len(desk.sessions) == 1
+    desk.dates[0][1]()
+    assert len(desk.forked) == 1 and len(desk.reception.told) == 1
+    assert desk.guessers.told == [("wait", *WHO)] * 2, "it was no guess"
 
 
 def test_trouble_with_guessers_is_told_and_lets_in(desk):

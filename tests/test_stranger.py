@@ -608,6 +608,36 @@ def test_lines_of_who_is_followed_live_are_told_at_once(office):
                                                                                   WANTED.decode().rstrip()]
 
 
+def chatter(office):
+    """A client whose every line is debugged, and who says far more than is kept; -> it"""
+    client = office.call(flags=NOTED)
+    for number in range(200):
+        assert office.say(client, b"USER " + b"u" * 900 + b"%d\r\n" % number).startswith((b"-ERR ", GREETING))
+    return client
+
+
+def test_what_is_noted_of_a_stranger_is_bounded(office):
+    chatter(office)
+    one, = office.front.strangers.values()
+    notes = [text for _, _, text in one.talk.log.lines]
+    assert 10 < len(notes) < 40 and sum(map(len, notes)) < 17000
+    assert office.taken() == []
+
+
+def test_what_matters_is_told_though_no_more_details_are_kept(open_office):
+    """A timeout, a probe, a flood: neither is lost behind what a stranger says before it."""
+    office = open_office(timeout=10, login_timeout=1000)
+    chatter(office)
+    office.run(10.1)
+    assert f"(v{VERSION}) Timeout (10 secs) during nw read from (null) at {NAME} (192.0.2.1)" in office.ended()
+    client = chatter(office)
+    assert office.say(client, b"USER mrose\r\nQUIT\r\n")[1] is END
+    assert f"Possible probe of account mrose from host {NAME} (192.0.2.1)" in office.ended()
+    client = chatter(office)
+    assert office.say(client, b"x" * (LONGEST_FLOOD + 20000))[1] is END
+    assert "-ERR Input without a line end, closing. (and 200 more)" in office.ended()[-1]
+
+
 # -- many, and trouble -----------------------------------------------------------------------------------------------
 
 def test_the_trouble_of_one_is_one_s_alone(office, monkeypatch):

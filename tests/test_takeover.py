@@ -198,3 +198,16 @@ def test_a_program_that_is_not_there_is_a_complaint(tmp_path):
     for path in ("/no/such/program", str(tmp_path / "popper")):
         assert takeover.complaint_of([path]) == f"{path}: No such file or directory"
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("script", ["exec sleep 1000", "trap '' TERM HUP INT; echo $$ >&2; exec sleep 1000",
+                                    "exec sleep 1000 >&- 2>&-"])
+def test_a_program_that_does_not_come_to_an_end_is_killed_and_a_complaint(tmp_path, monkeypatch, script):
+    monkeypatch.setattr(takeover, "PATIENCE", 0.2)
+    path = tmp_path / "popper"
+    path.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\n{script}\n")
+    path.chmod(0o755)
+    before = len(os.listdir("/proc/self/fd"))
+    assert takeover.complaint_of([str(path)]) == f"{path} --check says nothing"
+    assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}"), "not even a zombie is left"
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -29,6 +29,11 @@ def test_missing(mailbox):
     assert not mailbox.exists()
 
 
+def test_in_a_directory_that_is_missing(mailbox):
+    """A spool that is not mounted is not an empty one."""
+    assert not is_vacant(f"{mailbox.parent}/none/joe", KINDS)
+
+
 def test_below_a_file(mailbox):
     assert not is_vacant(f"{mailbox}/joe", KINDS)
 
