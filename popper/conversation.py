@@ -7,8 +7,8 @@ descriptor and no clock: `serve` waits for octets and sends them, and so does `s
 from popper import VERSION
 from popper.account import Credentials, shown_name
 from popper.errors import AUTH, Flooded
-from popper.journal import masked
-from popper.session import HALT, PASS, Session
+from popper.journal import HIDDEN, SECRET_FROM, masked
+from popper.session import COMMANDS, HALT, PASS, USER, Session
 from popper.wire import TOO_LONG, Lines, Reply, printable
 
 
@@ -24,6 +24,7 @@ class Conversation:
         self.lines = Lines()
         self.mistakes = 0                    # replies -ERR that are the client's own fault, and what to say of them
         self.mistake = ""
+        self.secret = False                  # whether what is being answered may be a password
         self.ending = "QUIT"                 # what ended it, for the trace
 
     def greeting(self, started: str = "") -> Reply:
@@ -44,14 +45,18 @@ class Conversation:
                 raise Flooded("Input without a line end, closing.")
         elif self.log.debugging:
             # A backslash too: what is shown can then be told back to a server.
-            shown = "(line too long)" if line is TOO_LONG else printable(masked(line).replace(b"\\", b"\\x5c"), 1024)
+            shown = "(line too long)" if line is TOO_LONG else printable(self._shown(line).replace(b"\\", b"\\x5c"), 1024)
             self.log.debug(f'Received: "{shown}"')
         return line
+
+    def _shown(self, line: bytes) -> bytes:
+        return HIDDEN if may_be_secret(line, self.session.state) else masked(line)
 
     def answer(self, line) -> "Reply | Credentials":
         """Answer a line; Credentials: it is the caller's turn to log in. What is sent is to be passed to `record`."""
         session = self.session
         asked_password = session.state == PASS
+        self.secret = line is not TOO_LONG and may_be_secret(line, session.state)
         reply = session.receive(line)
         if asked_password and session.state == HALT and reply.ok:
             self.introduce()
@@ -68,10 +73,16 @@ class Conversation:
             reason = f" ({printable(reply.reason.encode('utf-8', 'replace'), 512)})" if told else ""
             self.log.notice(f"{self.who()}: {text_of(reply)}{reason}")
         elif not reply.ok and (not self.mistakes or self.session.state == HALT):
-            self.mistake = text_of(reply)
+            self.mistake = self._text(reply)
         if self.log.debugging:
-            self.log.debug(text_of(reply))
+            self.log.debug(self._text(reply))
         self.mistakes += not reply.ok and not reply.code and not reply.reason
+
+    def _text(self, reply: Reply) -> str:
+        """A reply as it is logged: one that repeats what may be a password does not."""
+        text = text_of(reply)
+        begin, quote, _ = text.partition('"')
+        return f'{begin}"{HIDDEN.decode()}".' if self.secret and quote and not reply.ok else text
 
     def timed_out(self, silence: str, seconds: int) -> None:
         """silence: "read" or "write"; seconds: the limit that was passed."""
@@ -93,6 +104,16 @@ class Conversation:
 
     def who(self) -> str:
         return f"{shown_name(self.session.user) or '(null)'} at {self.peer.name} ({self.peer.address})"
+
+
+def may_be_secret(line: bytes, state: str) -> bool:
+    """Whether a line that is no command may be a password all the same: mistyped, or sent to who did not ask for it."""
+    if state not in (USER, PASS):
+        return False
+    words = line.split(None, 1)
+    if not words or words[0].lower() in COMMANDS or words[0].lower() in SECRET_FROM:
+        return False
+    return state == PASS or b"pass" in line.lower()
 
 
 def text_of(reply: Reply) -> str:

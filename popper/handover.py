@@ -13,7 +13,7 @@ which speaks AUTHORIZATION, go
 and from it come
 
     L number ...                   a login, with the descriptor: class Login
-    E number lines                 it has gone without one; lines: for the log
+    E number lines user            it has gone without one; lines: for the log; user: that it named, or ""
     N number lines                 for the log, now
     P number address port          what a proxy told of it
 

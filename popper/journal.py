@@ -12,7 +12,8 @@ import time
 
 from popper.errors import ConfigError
 
-SECRET_FROM = {b"pass": 1, b"apop": 2, b"rpop": 1, b"auth": 2}     # word: how many words of the line may be shown
+HIDDEN = b"xxxxxxxxx"
+SECRET_FROM = {b"pass": 1, b"apop": 2, b"rpop": 1, b"auth": 2, b"user": 2}     # word: how many words of the line may be shown
 LEVELS = {syslog.LOG_CRIT: "critical", syslog.LOG_WARNING: "warning", syslog.LOG_NOTICE: "notice",
           syslog.LOG_INFO: "info", syslog.LOG_DEBUG: "debug"}
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,7 +29,7 @@ def masked(line: bytes) -> bytes:
     shown = SECRET_FROM.get(words[0].lower()) if words else None
     if shown is None or len(words) <= shown:
         return line
-    return b" ".join(words[:shown]) + b" xxxxxxxxx"
+    return b" ".join([*words[:shown], HIDDEN])
 
 
 def open_trace(path: str) -> int:

@@ -8,6 +8,7 @@ from _signal import SIGKILL
 
 from popper import handover
 from popper.access import DENY
+from popper.account import shown_name
 from popper.errors import PERMANENT, TEMPORARY
 from popper.handover import FROM_PROXY, LIVE, NOTED, TROUBLE, pack, unpack
 from popper.limits import Crowd, is_address
@@ -265,14 +266,14 @@ class Reception:
         if letter == b"P":
             self._told_by_proxy(connection, fields[1].decode("ascii"), int(fields[2]))
             return
-        lines = handover.unpack_lines(fields[1])
+        lines, user = handover.unpack_lines(fields[1]), shown_name(fields[2]) if letter == b"E" else ""
         if letter == b"E":
             self.leave(connection.number)
         if lines:
             if letter == b"E" and handover.needs_name(lines):
-                self.when_named(connection, lambda: self._replay(connection, lines))
+                self.when_named(connection, lambda: self._replay(connection, lines, user))
             else:
-                self._replay(connection, lines)
+                self._replay(connection, lines, user)
 
     def _connection(self, front, number: int) -> Connection:
         connection = self.connections.get(number)
@@ -280,10 +281,11 @@ class Reception:
             raise ValueError(f"connection {number} is none of its own")
         return connection
 
-    def _replay(self, connection: Connection, lines) -> None:
-        """Log what was noted of a connection."""
+    def _replay(self, connection: Connection, lines, user: str) -> None:
+        """Log what was noted of a connection, whose client named this user."""
         log = self.house.journal(self.mark(connection.number), self.house.watched())
         log.concerns(connection.address)
+        log.concerns(user)
         log.unconcerned()
         log.replay(lines, connection.finding.name if connection.finding else connection.address)
         log.close()

@@ -7,6 +7,7 @@ import time
 import _socket
 
 from popper import handover, privilege, stranger
+from popper.account import shown_name
 from popper.errors import PERMANENT, ConfigError
 from popper.handover import FROM_PROXY, LIVE, NOTED, pack
 
@@ -88,7 +89,10 @@ class Separate:
                     self._hear_of_proxy(*handover.unpack(octets)[1:])
                     continue
                 if octets[:1] in (b"N", b"E"):
-                    lines = handover.unpack_lines(handover.unpack(octets)[1])
+                    fields = handover.unpack(octets)
+                    lines = handover.unpack_lines(fields[1])
+                    if octets[:1] == b"E":
+                        self.log.concerns(shown_name(fields[2]))
                     if handover.needs_name(lines):
                         self.peer.introduce(self.log, spent)
                     self.log.replay(lines, self.peer.name)

@@ -250,6 +250,7 @@ class Server:
         if not self.refusal or self.answers_refusals:
             self.channel.close(self.may_read)            # the client need not wait for what follows
         tally = self.tally
+        self.log.concerns(shown_name(self.session.user))           # who never came as far as a password, too
         self.talk.end(tally.received, tally.sent, tally.spent, time.monotonic() - self.begun)
 
 

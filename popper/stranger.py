@@ -130,7 +130,7 @@ class Front:
     def _told(self, letter: bytes, fields: "list[bytes]", fd: int) -> None:
         if letter == b"C":
             if fd < 0:                       # no more descriptors are to be had: it got lost on its way
-                self._tell(pack(b"E", fields[0], b""))
+                self._tell(pack(b"E", fields[0], b"", b""))
                 return
             os.set_blocking(fd, False)
             self.add(int(fields[0]), fd, fd, fields[1].decode(), int(fields[2]), int(fields[3]))
@@ -324,7 +324,7 @@ class Front:
         talk.end(stranger.received, stranger.sent, spent, seconds)
         end_connection(stranger.source)
         self._forget(stranger)
-        self._tell(pack(b"E", b"%d" % stranger.number, handover.pack_lines(talk.log.take())))
+        self._tell(pack(b"E", b"%d" % stranger.number, handover.pack_lines(talk.log.take()), talk.session.user))
 
     def _forget(self, stranger: Stranger) -> None:
         self._wait_for(stranger, 0)

@@ -48,6 +48,28 @@ def test_a_good_session_is_silent():
     assert end(one) == []
 
 
+@pytest.mark.parametrize("line", [b"\0PASS tanstaaf", b"PASS:tanstaaf", b"PASS\xa0tanstaaf", b"tanstaaf", b"AG1yb3NlAHRhbnN0YWFm",
+                                  b"password tanstaaf"])
+def test_what_is_no_command_may_be_a_password(line):
+    """security.md row 25: a client that mistypes the word, or says it to who asked for something else."""
+    one = talk(True)
+    reply, = say(one, b"USER mrose\r\n" + line + b"\r\n")[1:]
+    assert reply.text.startswith("Unknown command: ") and "xxxx" not in reply.text
+    found = texts(one)[2:] + end(one)
+    assert found[:2] == ['Received: "xxxxxxxxx"', '-ERR Unknown command: "xxxxxxxxx".']
+    assert found[2] == 'mrose at pc.example.org (192.0.2.1): -ERR Unknown command: "xxxxxxxxx".'
+    assert not any("tanstaaf" in text or "AG1y" in text for text in found)
+
+
+def test_what_is_no_command_is_shown_where_nobody_was_asked_for_a_password():
+    one = talk(True)
+    say(one, b"xyzzy 1\r\n")
+    assert texts(one) == ['Received: "xyzzy 1"', '-ERR Unknown command: "xyzzy".']
+    say(one, b"my Pass tanstaaf\r\nUSER mrose tanstaaf\r\n")
+    assert [text for text in texts(one) if text.startswith("Rec")] == ['Received: "xxxxxxxxx"',
+                                                                       'Received: "USER mrose xxxxxxxxx"']
+
+
 def test_everything_is_traced_but_the_password():
     one = talk(True)
     greeting = one.greeting("by the tests")

@@ -272,3 +272,16 @@ def test_names_that_are_there_and_names_that_are_not(site, start):
         assert words == WRONG.format(user)
         assert pop.end() == b""
     assert min(times.values()) >= 0.99 and max(times.values()) - min(times.values()) < 0.25, times
+
+
+def test_who_is_traced_and_goes_before_he_says_his_password(site, start):
+    """A mail program that hangs there is what a trace is asked for."""
+    trace = site.place / "trace"
+    daemon = start(trace_user=USER, trace_file=trace)
+    for user in (USER, "somebody"):
+        pop = daemon.call()
+        pop.ok(f"USER {user}")
+        pop.socket.close()
+    wait_until(lambda: trace.exists() and "Ended by the client" in trace.read_text())
+    wait_until(lambda: daemon.status["strangers"] == 0)
+    assert f'Received: "USER {USER}"' in trace.read_text() and "somebody" not in trace.read_text()

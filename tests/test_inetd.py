@@ -103,3 +103,14 @@ def test_everything_at_once(site):
     pop.send(f"USER {USER}\r\nPASS {PASSWORD}\r\nSTAT\r\nQUIT\r\n")
     replies = pop.end().split(b"\r\n")
     assert len(replies) == 6 and all(reply.startswith(b"+OK ") for reply in replies[:5])
+
+
+def test_who_is_traced_and_goes_before_he_says_his_password(site):
+    """A mail program that hangs there is what a trace is asked for."""
+    trace = site.place / "trace"
+    for user in (USER, "somebody"):
+        pop = site.session(trace_user=(USER,), trace_file=str(trace))
+        pop.ok(f"USER {user}")
+        pop.hang_up()
+    text = trace.read_text()
+    assert f'Received: "USER {USER}"' in text and "Ended by the client" in text and "somebody" not in text

@@ -282,6 +282,7 @@ def test_the_descriptor_is_not_inherited(trace):
     (b"PASS\x0bsecret\x0c", b"PASS xxxxxxxxx"),
     (b"PASS\rsecret", b"PASS xxxxxxxxx"),
     (b"RPOP secret", b"RPOP xxxxxxxxx"),
+    (b"USER joe secret", b"USER joe xxxxxxxxx"),
     (b"APOP joe c4c9334bac560ecc979e58001b3e22fb", b"APOP joe xxxxxxxxx"),
     (b"apop  joe\tc4c9 more", b"apop joe xxxxxxxxx"),
     (b"AUTH PLAIN AGpvZQBzZWNyZXQ=", b"AUTH PLAIN xxxxxxxxx"),

@@ -351,16 +351,16 @@ def test_a_login_whose_connection_got_lost(hall):
 def test_who_has_gone_is_forgotten_and_logged(hall):
     one = hall()
     one.come()
-    one.hear(b"E", b"1", pack_lines([(1.0, 5, "a line")]))
+    one.hear(b"E", b"1", pack_lines([(1.0, 5, "a line")]), b"mrose")
     assert one.reception.connections == {} and one.reception.crowd.places == {}
-    assert [text for _, text in one.house.lines] == ["192.0.2.1", "a line"] and one.house.closed == 1
+    assert [text for _, text in one.house.lines] == ["192.0.2.1", "mrose", "a line"] and one.house.closed == 1
     assert one.house.lines[0][0] == f"{os.getpid()}.1"
 
 
 def test_a_line_with_the_name_of_who_has_gone_waits_for_it(hall):
     one = hall()
     one.come()
-    one.hear(b"E", b"1", pack_lines([(1.0, 5, f"from {NAME}")]))
+    one.hear(b"E", b"1", pack_lines([(1.0, 5, f"from {NAME}")]), b"")
     assert one.house.lines == []
     one.named("192.0.2.1", VERIFIED, "client.example.org")
     assert one.house.lines[-1] == ("client.example.org", f"from {NAME}")
@@ -373,10 +373,11 @@ def test_a_line_for_now_does_not_wait(hall):
     assert one.house.lines[-1] == ("192.0.2.1", f"from {NAME}") and 1 in one.reception.connections
 
 
-NONSENSE = [(b"E", b"2", b""), (b"E", b"-1", b""), (b"E", b"x", b""), (b"E",), (b"E", b"1"), (b"E", b"1", b"\0\0"),
+NONSENSE = [(b"E", b"2", b"", b""), (b"E", b"-1", b"", b""), (b"E", b"x", b"", b""), (b"E",), (b"E", b"1"), (b"E", b"1", b""),
+            (b"E", b"1", b"\0\0", b""),
             (b"Z", b"1", b""), (b"C", b"1", b""), (b"P", b"1", b"198.51.100.7", b"1"), (b"L", b"1"),
             (b"N", b"1", pack(b"", b"1e300", b"5", b"x")), (b"N", b"1", pack(b"", b"1", b"9" * 30, b"x")),
-            (b"E", b"9" * 5000, b"")]
+            (b"E", b"9" * 5000, b"", b"")]
 
 
 @pytest.mark.parametrize("with_descriptor", [False, True])
@@ -462,8 +463,8 @@ def test_who_comes_through_a_proxy_counts_as_who_he_is(hall):
     one.hear(b"P", b"2", b"198.51.100.7", b"5001")
     (letter, fields), = one.front.taken()
     assert letter == b"X" and fields[2].startswith("Too many connections from your address")
-    one.hear(b"E", b"2", b"")
-    one.hear(b"E", b"1", b"")
+    one.hear(b"E", b"2", b"", b"")
+    one.hear(b"E", b"1", b"", b"")
     one.hear(b"P", b"3", b"2001:db8::1", b"5002")
     assert one.front.taken() == [(b"G", ["3"])] and one.reception.crowd.strangers == 1
 

@@ -659,7 +659,7 @@ def test_a_connection_that_got_lost_on_its_way(office):
     """No descriptor comes where no more may be had."""
     office.line.send(pack(b"C", b"77", b"192.0.2.1", b"40000", b"0"))
     office.run()
-    assert office.taken() == [(b"E", [b"77", b""], -1)] and not office.over
+    assert office.taken() == [(b"E", [b"77", b"", b""], -1)] and not office.over
 
 
 def test_thousands(open_office):

@@ -12,7 +12,7 @@ does.
 """
 
 from popper.account import Account, Credentials, plain_name
-from popper.errors import Denied
+from popper.errors import Denied, HungUp
 from popper.library import library
 
 LONGEST_PASSWORD = 511         # octets; libcrypt takes no more
@@ -41,7 +41,7 @@ def modules(options) -> list:
     for name in options.auth:
         try:
             found.append(library(name) if "." in name else __import__(f"popper.auth.{name}", fromlist=["*"]))
-        except ImportError:
+        except (ImportError, HungUp):
             raise
         except Exception as mistake:         # somebody's own module, and somebody's own mistake
             raise ImportError(f"{name}: {type(mistake).__name__}: {mistake}") from None

@@ -11,8 +11,8 @@ import pytest
 from conftest import PASSWORD, RealAccount, wait_until
 
 from popper.account import Account, Credentials
-from popper.auth import authenticate, crypt, getpw
-from popper.errors import AUTH, PERMANENT, Denied, Refused
+from popper.auth import authenticate, crypt, getpw, modules
+from popper.errors import AUTH, PERMANENT, Denied, HungUp, Refused
 from popper.options import Options
 
 TODAY = 20_000
@@ -393,3 +393,13 @@ def test_names_that_look_odd_but_are_names(own):
     for user in (b"Own", b"o.w-n_1", b"own@example.org", b"own+tag", b"n" * 64, b"123"):
         shut(user, b"s3cret", chain("popsite.door"))
     assert [user for user, _ in own.asked] == ["Own", "o.w-n_1", "own@example.org", "own+tag", "n" * 64, "123"]
+
+
+def test_a_signal_while_a_module_is_imported_is_no_mistake_of_it(tmp_path, monkeypatch):
+    (tmp_path / "hung").mkdir()
+    (tmp_path / "hung" / "up.py").write_text("from popper.errors import HungUp\nraise HungUp('signal 1')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = Options()
+    options.auth = ("hung.up",)
+    with pytest.raises(HungUp):
+        modules(options)

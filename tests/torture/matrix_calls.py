@@ -94,6 +94,15 @@ class Repair(Call):
         self.free = crashed.free
         self.before = self.after = crashed.after
 
+    @property
+    def opened(self):
+        """A merge that cannot be finished now is undone: it may wait, and whoever has mail is let in."""
+        return self.crashed.opened if isinstance(self.crashed, Merge) else super().opened
+
+    @property
+    def right(self):
+        return self.crashed.right if isinstance(self.crashed, Merge) else super().right
+
 
 class Bulletin(Call):
     """One bulletin is due. Whoever is next gets it when this session did not."""

@@ -15,8 +15,8 @@ import signal
 import sys
 import traceback
 
-from popper import auth, channel, inetd, journal, login, peer, serve, submit, tally       # noqa: F401
-from popper.auth import file                 # noqa: F401
+from popper import auth, channel, guessers, inetd, journal, login, peer, separate, serve, submit, tally       # noqa: F401
+from popper.auth import crypt, file          # noqa: F401
 from popper.cli import main
 from popper.storage import keeper, redo      # noqa: F401
 
