@@ -25,7 +25,7 @@ LEVELS = (
     "admin.sums admin.plots admin.editor admin.shelf admin.readers admin.times admin.tracelines admin.control admin.gauges"
     " admin.ledger",
     "admin.inspection admin.audience admin.owner admin.exports admin.report admin.traces admin.watches admin.server",
-    "admin.facts admin.traceview admin.dummies admin.rounds",
+    "admin.facts admin.traceview admin.dummies admin.rounds admin.ports",
     "admin.explain admin.following admin.replay admin.looks admin.findings",
     "admin.places",
     "admin.trial",

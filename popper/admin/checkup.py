@@ -3,8 +3,9 @@
 
 Looks whether the server could work as it is configured: first for mistakes in
 the configuration, as `popper --check` does, then for what it names and what is
-not there, or not as it should be, on this system. Changes nothing. The status
-is 78 when something must be mended, else 0.
+not there, or not as it should be, on this system, and for addresses that cannot
+be listened on. Changes nothing. The status is 78 when something must be mended,
+else 0.
 
 Options:
   -C FILE  configuration, /etc/popper.conf if not given
@@ -20,8 +21,9 @@ import os
 import stat
 
 from popper import privilege
-from popper.admin import server
+from popper.admin import ports, server
 from popper.admin.console import settled
+from popper.admin.control import control
 from popper.bulletins import open_directory
 from popper.errors import ConfigError, Refused
 from popper.options import CONFIG
@@ -29,7 +31,11 @@ from popper.options import CONFIG
 
 def run(arguments: dict, console) -> int:
     mistake = server.complaint(arguments["-C"])
-    found = [_row("", mistake)] if mistake else list(faults(settled(arguments)))
+    if mistake:
+        found = [_row("", mistake, server.hint(mistake))]
+    else:
+        options = settled(arguments)
+        found = [*faults(options), *_addresses(options, control(arguments))]
     for each in found:
         line = ": ".join(filter(None, (each["directive"], each["what"])))
         console.say("; ".join(filter(None, (line, each["remedy"]))), "red" if each["fault"] else "yellow")
@@ -53,6 +59,11 @@ def faults(options):
     yield from _places(options)
     yield from _spool(options.mailbox)
     yield from _accounts(options)
+
+
+def _addresses(options, asked):
+    for what, remedy, fault in ports.found(options, asked):
+        yield _row("bindto", what, remedy, fault)
 
 
 def _passwords(options):

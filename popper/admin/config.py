@@ -16,6 +16,7 @@ Examples:
 """
 
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -40,7 +41,8 @@ def run(arguments: dict, console) -> int:
     try:
         mistake = _edited(kept, path, console)
         if mistake:
-            raise Failed(f"{path}: stays as it is until the mistake is mended", os.EX_CONFIG)
+            raise Failed(f"{path}: stays as it is, and popperctl config begins with that again; to go on with what you "
+                         f"wrote: {_going_on(kept.path, arguments['-C'], path)}", os.EX_CONFIG)
         if not kept.is_changed:
             kept.remove()
             console.say(f"{path}: not changed")
@@ -55,8 +57,10 @@ def run(arguments: dict, console) -> int:
             kept.remove()
         raise
     kept.remove()
+    said = _reload(path, asked)
     console.say(f"{path}: written")
-    return _reload(path, asked, console)
+    console.say(said)
+    return os.EX_OK
 
 
 def _read(path: str) -> "bytes | None":
@@ -96,9 +100,16 @@ def _edited(kept: editor.Kept, path: str, console) -> str:
         mistake = server.complaint(kept.path, path)
         if not mistake:
             return ""
-        console.complain(mistake)
+        console.complain("; ".join(filter(None, (mistake, server.hint(mistake)))))
         if editor.asked(console, "Edit it again? [Y/n] ").lower() not in ("", "y", "yes") or not sys.stdin.isatty():
             return mistake
+
+
+def _going_on(kept: str, named: "str | None", path: str) -> str:
+    """The commands that mend what was kept and put it in place."""
+    words = f" -C {shlex.quote(path)}" if named else ""
+    return (f"{editor.command() or 'edit'} {shlex.quote(kept)}; popperctl test -C {shlex.quote(kept)} && "
+            f"cp {shlex.quote(kept)} {shlex.quote(path)} && popperctl reload{words}")
 
 
 def _replace(path: str, octets: bytes) -> None:
@@ -135,19 +146,19 @@ def _take_after(real: str, temporary: str) -> None:
     os.utime(temporary)
 
 
-def _reload(path: str, asked: Control, console) -> int:
-    """Have the daemon read it, if one runs that does."""
+def _reload(path: str, asked: Control) -> str:
+    """Have the daemon read it, if one runs that does. -> what came of it; Failed when it goes on with what it had."""
+    who = "the server"
     try:
         now = asked.status()
         if now["state"] != "running":
-            console.say("popper is ending, and does not read it")
-        elif not server.same_file(path, now["configuration"]):
-            console.say(f"the server that runs, process {now['pid']}, reads {now['configuration']}, not this")
-        else:
-            asked.ask("reload", os.EX_CONFIG)
-            console.say(f"popper, process {now['pid']}, has read it; it is in force")
+            return "popper is ending, and does not read it"
+        if not server.same_file(path, now["configuration"]):
+            return f"the server that runs, process {now['pid']}, reads {now['configuration']}, not this"
+        who = f"the server that runs, process {now['pid']},"
+        asked.ask("reload", os.EX_CONFIG)
+        return f"popper, process {now['pid']}, has read it; it is in force"
     except NotRunning:
-        console.say("popper is not running as a daemon; inetd's next connection reads it")
+        return "popper is not running as a daemon; inetd's next connection reads it"
     except Failed as refused:
-        raise Failed(f"written, but the server goes on as before: {refused.text}", refused.status) from None
-    return os.EX_OK
+        raise Failed(f"{path}: written, but {who} goes on as before: {refused.text}", refused.status) from None

@@ -55,6 +55,11 @@ def asked(console, question: str) -> str:
     return sys.stdin.readline(ANSWERS_MOST).strip()
 
 
+def command() -> str:
+    """The editor that is wanted, "" where there is none."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, ORDINARY), "")
+
+
 class Kept:
     """A file with the text that is being written; it stays until `remove`. begin, end: of its name."""
 
@@ -66,13 +71,13 @@ class Kept:
 
     def edit(self, otherwise: str = ", or give the text as a file") -> None:
         """Let it be edited. Raises Failed when there is no editor or it fails. otherwise: what helps besides EDITOR."""
-        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, ORDINARY), "")
-        if not command:
+        chosen = command()
+        if not chosen:
             raise Failed(f"no editor: set EDITOR{otherwise}", os.EX_UNAVAILABLE)
         # By the shell, as everybody does who honours these: they may have arguments.
-        status = subprocess.run(["/bin/sh", "-c", f'{command} "$@"', command, self.path]).returncode
+        status = subprocess.run(["/bin/sh", "-c", f'{chosen} "$@"', chosen, self.path]).returncode
         if status:
-            raise Failed(f"{command} ended with status {status}", os.EX_UNAVAILABLE)
+            raise Failed(f"{chosen} ended with status {status}", os.EX_UNAVAILABLE)
 
     def read(self) -> bytes:
         with open(self.path, "rb") as file:

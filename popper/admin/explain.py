@@ -39,7 +39,8 @@ class Finding:
         if self.holder is None:
             return text
         if self.holder.outcome == OPEN:
-            return text + "; the trace does not have its end."
+            unknown = self.holder.is_of_daemon and "(process " not in text
+            return text + "; the trace does not have its end" + "; popperctl status has its process" * unknown + "."
         when = clock(self.holder.last, self.holder.begun)
         return text + f"; it ended at {when}, {OUTCOMES[self.holder.outcome]}."
 
@@ -107,15 +108,24 @@ def _in_use(session: Session, found: Facts, history: History):
         holder = history.holder(session, each.when, int(process[1]) if process else 0)
         if holder is not None:
             silent = each.when - holder.last
-            number = f" (process {process[1]})" if process and "." in holder.mark else ""
             yield _fault("in-use", "Another session holds the mailbox: ", holder,
-                         f"{number} from {holder.address}, since {clock(holder.logged_in, session.begun)}, "
+                         f"{_process(holder, process)} from {holder.address}, "
+                         f"since {clock(holder.logged_in, session.begun)}, "
                          f"{lasting(each.when - holder.logged_in)} before this"
                          + (f"; it had been silent for {lasting(silent)}" if silent >= SILENT else ""), holder=holder)
         else:
             yield _fault("in-use", "Another session holds the mailbox"
                          + (f": process {process[1]}, of which nothing is in this trace." if process else
                             "; nothing of it is in this trace."))
+
+
+def _process(holder: Session, told) -> str:
+    """The process of a session, behind a name that does not tell it. told: what who was turned away knew of it, or
+    None; second best, as it may be that of the session's keeper."""
+    if not holder.is_of_daemon:
+        return ""
+    number = holder.process or (told and told[1])
+    return f" (process {number})" if number else ""
 
 
 def _obstacle(text: str) -> str:
@@ -196,7 +206,7 @@ def _unique_ids(session: Session, found: Facts, history: History):
     new = {unique for unique, _, _ in found.messages.values() if unique}
     if not old or not new:
         return
-    places = {(offset, octets): unique for unique, offset, octets in past.messages.values() if unique}
+    places = {(offset, octets): unique for unique, offset, octets in past.messages.values() if unique and offset >= 0}
     # Where mail was deleted others may have moved to its place: neither id may be known from the other session.
     changed = [(number, was, unique) for number, (unique, offset, octets) in found.messages.items()
                if unique and unique not in old and (was := places.get((offset, octets))) and was not in new]

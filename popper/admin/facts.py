@@ -4,10 +4,11 @@ bounds: the ground on which `explain` stands."""
 import collections
 import re
 
-from popper.admin.traces import OPEN, Session, Sessions
+from popper.admin.traces import OPEN, QUIT, Session, Sessions
 
 MOST_USERS = 20000             # of whom earlier sessions are remembered
 MOST_MESSAGES = 300000         # that are remembered of all of them
+SILENT_MOST = 3600.0           # seconds that a session may be silent and still be there
 MOST_RECENT = 10               # sessions of a user that may overlap with a later one
 
 _LOGIN = re.compile(r"Login of (\S+) failed: (.*)", re.S | re.A)
@@ -85,10 +86,15 @@ class Facts:
         self.failed_update = False
         self.timeout: "tuple[int, str] | None" = None            # seconds, "read" or "write"
         self.command = ""                                        # the latest
+        self.awaits = False                                      # its answer has not come; a sign-off is none
         self.sending: "Retrieval | None" = None                  # what of it is not sent yet
         self.uidl = False
         self.bug: "tuple[str, str] | None" = None
         self.bulletins: "list[str]" = []                         # what kept them from the user
+
+    def gone(self, session: Session) -> "set[int]":
+        """The messages that it deleted."""
+        return self.marked if session.outcome == QUIT and not self.failed_update else set()
 
     def finished(self, session: Session) -> "list[Retrieval]":
         """What was retrieved to its end; Qpopper does not tell of the end."""
@@ -103,14 +109,17 @@ def facts(session: Session) -> Facts:
     told = ""                                # the latest complaint in the log's longer form, which comes first
     for when, text in session.lines:
         if text.startswith('Received: "'):
-            found.command = text[11:-1]
+            found.command, found.awaits = text[11:-1], True
             found.sending = None
             found.uidl = found.uidl or found.command[:4].lower() in ("uidl", "euid")
         elif text.startswith("+OK"):
-            _granted(found, text)
+            if found.awaits:
+                _granted(found, text)
+            found.awaits = False
         elif "-ERR " in text and (complaint := _COMPLAINT.match(text)):
             if text.startswith("-ERR ") or not session.ours:
                 reason = told[len(complaint[2]):].strip() if told.startswith(complaint[2]) else ""
+                found.awaits = False
                 found.complaints.append(Complaint(when, complaint[1] or "", complaint[2], reason[1:-1], found.command))
                 told = ""
             else:
@@ -207,7 +216,10 @@ class History:
         fitting = [other for other in others
                    if other is not session and other.user == session.user and other.logged_in is not None
                    and other.logged_in <= when and (other.outcome == OPEN or other.last >= when)]
-        return next((other for other in fitting if other.pid == pid), fitting[0] if fitting else None)
+        named = next((other for other in fitting if other.process == pid), None)
+        # The number may be that of a session's keeper, which no line has; but a session that has long been silent, and
+        # has no end, was killed, and holds nothing.
+        return named or next((other for other in fitting if not pid or when - other.last <= SILENT_MOST), None)
 
     def add(self, session: Session, found: Facts) -> None:
         """Remember a session that has been explained."""
@@ -218,13 +230,22 @@ class History:
         self.users[session.user] = past
         if session.logged_in is not None:
             past.recent.append(session)
+        gone = found.gone(session)
         if found.messages:
-            past.lister, past.messages = session, found.messages
+            past.lister, past.messages = session, _left(found.messages, gone)
         if retrieved := found.finished(session):
-            past.retriever, past.retrieved = session, {key_of(found, each) for each in retrieved}
+            past.retriever = session
+            past.retrieved = {key_of(found, each) for each in retrieved if each.number not in gone}
         self.weight += past.weight
         while len(self.users) > MOST_USERS or (self.weight > MOST_MESSAGES and len(self.users) > 1):
             self.weight -= self.users.popitem(last=False)[1].weight
+
+
+def _left(messages: "dict[int, tuple[str, int, int]]", gone: "set[int]") -> "dict[int, tuple[str, int, int]]":
+    """What is left of a list when some were deleted; what was behind these has another place now, -1."""
+    first = min(gone, default=len(messages) + 1)
+    return {number: (unique, offset if number < first else -1, octets)
+            for number, (unique, offset, octets) in messages.items() if number not in gone}
 
 
 def key_of(found: Facts, retrieval: Retrieval) -> str:

@@ -6,9 +6,7 @@ import statistics
 from popper.admin.dummies import MESSAGES
 from popper.admin.owner import account_of
 
-PHASES = {"session lock": "take the session lock", "locks": "take the other locks", "opening": "open",
-          "scan": "parse", "unique-ids": "read unique-ids", "update": "delete", "delivery": "put back",
-          "release": "release"}
+PHASES = ("session lock", "other locks", "open", "parse", "unique-ids", "delete", "put back", "release")
 
 
 def report(trial, arguments: dict, console) -> int:
@@ -19,7 +17,7 @@ def report(trial, arguments: dict, console) -> int:
         _say(trial, arguments, document, console)
     if trial.faults:
         return os.EX_DATAERR
-    return os.EX_OK if trial.rounds else os.EX_TEMPFAIL
+    return os.EX_OK if trial.rounds or trial.killed else os.EX_TEMPFAIL
 
 
 def document_of(trial) -> dict:
@@ -59,9 +57,9 @@ def _say(trial, arguments: dict, document: dict, console) -> None:
     console.say(said + (f", {trial.delivered} put back" if trial.delivered else ""))
     if document["phases"]:
         console.table({"phase": "PHASE", "count": "COUNT", "median_ms": "MEDIAN ms", "worst_ms": "WORST ms"},
-                      [{"phase": PHASES[name], **row} for name, row in document["phases"].items()])
+                      [{"phase": name, **row} for name, row in document["phases"].items()])
     for what, row in document["waits"].items():
-        console.say(f"waited for {'the session lock' if what == 'session lock' else 'the other locks'} {row['count']} "
+        console.say(f"waited for the {what} {row['count']} "
                     f"times, {row['seconds']} s in all; the longest was {row['worst_ms']} ms: {row['worst_for']}")
     if trial.busy:
         console.say(f"turned away {trial.busy} times, because another session went on for longer than lock_timeout, "
@@ -72,4 +70,5 @@ def _say(trial, arguments: dict, document: dict, console) -> None:
     for fault in document["faults"]:
         console.say(f"FAULT: {fault['what']}" + (f" ({fault['times']} times)" if fault["times"] > 1 else ""), "red")
     if not trial.faults:
-        console.say("no fault was found" if trial.rounds else "nobody got in", "green" if trial.rounds else "yellow")
+        tried = trial.rounds or trial.killed
+        console.say("no fault was found" if tried else "nobody got in", "green" if tried else "yellow")

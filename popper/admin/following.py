@@ -3,9 +3,11 @@ long as somebody may still write there."""
 
 import json
 import os
+import stat
 import time
 
 from popper.admin import traceview
+from popper.admin.console import Failed
 from popper.admin.tracelines import Reading, Stamps
 from popper.admin.traces import Choice, Session, Sessions, exact
 
@@ -37,7 +39,8 @@ class _File:
 
 
 class Follower:
-    """Follows a file by its name; it need not be there yet. from_start: whether what is in it already is wanted."""
+    """Follows a file by its name; it need not be there yet. from_start: whether what is in it already is wanted.
+    Raises Failed for what is no file."""
 
     def __init__(self, path: str, from_start: bool = False) -> None:
         self.path = path
@@ -63,6 +66,11 @@ class Follower:
         except FileNotFoundError:
             return
         status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            if self.files:                   # logrotate may be at work; what was there goes on
+                return
+            raise Failed(f"{self.path} is not a regular file, and cannot be followed", os.EX_NOINPUT)
         if any(os.path.samestat(status, os.fstat(file.descriptor)) for file in self.files):
             os.close(descriptor)
             return
@@ -112,7 +120,10 @@ def spoken(follower: Follower, choice: Choice):
     held: "dict[str, list[tuple[float, str]]]" = {}
     while True:
         for when, mark, text, ours in follower.new():
+            before = table.open.get(mark)
             session = table.add(when, mark, text, ours)
+            if session is not before:        # the number of one that never ended has come again
+                held.pop(mark, None)
             waiting = held.setdefault(mark, [])
             if len(waiting) < MOST_HELD:
                 waiting.append((when, text))
@@ -128,5 +139,5 @@ def spoken(follower: Follower, choice: Choice):
 
 def _spoken(when: float, text: str, session: Session) -> dict:
     who, words = traceview.said(text, session.ours)
-    return {"when": exact(when), "session": session.mark, "pid": session.pid, "user": session.user or None,
+    return {"when": exact(when), "session": session.mark, "pid": session.process, "user": session.user or None,
             "address": session.address or None, "who": who, "text": words}

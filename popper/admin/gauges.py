@@ -32,7 +32,8 @@ def _lines(now: dict):
     yield from _metric("sessions", "gauge", "Sessions.", [(_label("state", each), states[each]) for each in states])
     yield from _metric("strangers", "gauge", "Connections before login.", [("", now["strangers"])])
     yield from _metric("logins_waiting", "gauge", "Logins held back.", [("", now["waiting"])])
-    kinds = {**dict.fromkeys(KINDS, 0), **_counted(now["guessers"], "kind")}
+    held_back = [each for each in now["guessers"] if each.get("wait", 0) > 0]
+    kinds = {**dict.fromkeys(KINDS, 0), **_counted(held_back, "kind")}
     yield from _metric("guessers", "gauge", "Guessers held back.",
                        [(_label("kind", each), kinds[each]) for each in kinds])
     yield from _metric("limit", "gauge", "Limits by the directive that sets them; 0: none.",

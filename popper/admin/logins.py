@@ -81,10 +81,9 @@ def _of_popper(line, text: str) -> "Event | None":
         found = STATS.match(text)
         if found:
             user, *numbers, address = found.groups()
-            numbers = [int(number) for number in numbers]
-            if min(numbers) < 0:             # Qpopper counted in 32 bits
-                numbers = [max(number, 0) for number in numbers]
-            return _event(UPDATE, user, address or "", session + user, 1, *numbers)
+            deleted, deleted_octets, left, left_octets = map(int, numbers)
+            return _event(UPDATE, user, address or "", session + user, 1, max(0, deleted), _octets(deleted_octets),
+                          max(0, left), _octets(left_octets))
     elif text.startswith("(v"):
         found = IN.match(text)
         if found:
@@ -98,6 +97,11 @@ def _of_popper(line, text: str) -> "Event | None":
         if found:
             return _event(FAILED, found[1], found[2])
     return None
+
+
+def _octets(number: int) -> int:
+    """A count of octets: Qpopper's has 32 bits and a sign, and is below nothing from 2 GB on."""
+    return number if number >= 0 else max(0, number + 2 ** 32)
 
 
 def _of_dovecot(text: str) -> "Event | None":

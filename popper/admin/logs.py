@@ -37,7 +37,7 @@ TWINS = 10000                  # lines among which the same line of another log 
 UNPACK = {b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file), b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
 ZSTD = b"\x28\xb5\x2f\xfd"
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)           # what reading a log may raise
-ROTATED = re.compile(r"(?:\.\d{1,5}|-\d{8}(?:-\d{1,10})?)?(?:\.(?:gz|bz2|xz|zst))?$")
+ROTATED = re.compile(r"(?:\.(\d{1,5})|-(\d{8}(?:-\d{1,10})?))?(?:\.(?:gz|bz2|xz|zst))?$")
 NOT_TEXT = b'"MESSAGE":['      # how journalctl gives a text that is no UTF-8: octet by octet
 
 
@@ -99,7 +99,7 @@ class Reading:
         families: "dict[str, list[Source]]" = {}
         for source in self.sources:
             families.setdefault(source.family, []).append(source)
-        logs = [self._lines_of_all(sorted(members, key=lambda each: each.changed)) for members in families.values()]
+        logs = [self._lines_of_all(_oldest_first(members)) for members in families.values()]
         return logs[0] if len(logs) == 1 else _each_once(logs)
 
     def _lines_of_all(self, sources: "list[Source]"):
@@ -129,12 +129,24 @@ class Reading:
             self.complain(f"{source.name}: {said}; what came before that is counted")
 
 
+def _oldest_first(members: "list[Source]") -> "list[Source]":
+    """The parts of one log in order. What rotation put behind their names tells more than when they were written, as
+    copies have the time of the copying: a number is the older the higher, a date the other way round, what has neither
+    is the latest. Only where there are numbers and dates it is the time."""
+    found = [(source, *ROTATED.search(source.name).groups()) for source in members]
+    mixed = any(number for _, number, _ in found) and any(date for *_, date in found)
+    found.sort(key=lambda part: (mixed and part[0].changed.timestamp(), not part[2], part[2] or "", -int(part[1] or 0),
+                                 part[0].changed))
+    return [source for source, *_ in found]
+
+
 def _each_once(logs):
     """The lines of several logs, each as often as it stands in the log that has it most."""
     seen: "collections.OrderedDict[tuple, list[int]]" = collections.OrderedDict()
     tagged = [zip(itertools.repeat(number), log) for number, log in enumerate(logs)]
     for number, line in heapq.merge(*tagged, key=lambda pair: pair[1].when):
-        key = (line.when, line.ident, line.pid, line.text)       # not the host: logs may give it a longer name
+        # Not the host, to which logs may give a longer name, nor the ident, which a trace does not have.
+        key = (line.when, line.pid, line.text)
         counts = seen.setdefault(key, [0] * len(logs))
         most = max(counts)
         counts[number] += 1

@@ -65,7 +65,7 @@ def _add_and_delete(visit: Visit, entries: list, ids: list, token: bytes) -> Non
     added = not ours
     if added:
         digest, size = _digest(store.descriptor, store.size), store.size
-        with visit.phase("delivery"):
+        with visit.phase("put back"):
             store.append([TEST_MAIL % (b"%d." % number + token) for number in (1, 2)], 0)
         if store.unique_ids()[:before] != ids or _digest(store.descriptor, size) != digest:
             visit.fault("after mail was added the mail before it is not what it was")

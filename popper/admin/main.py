@@ -159,15 +159,22 @@ def _not_understood(word: str, text: str, words: "list[str]") -> str:
     command = command if command in known else ""        # the group is a command itself
     forms = [form for form in usage.forms(text) if usage.command(form) == command]
     taken = {option for form in forms for option in usage.options(form)}
-    taken |= {other for option, other in usage.synonyms(text).items() if option in taken}
+    synonyms = {other: option for option, other in usage.synonyms(text).items() if option in taken}
+    names, given = {*taken, *synonyms}, []
     for option in words[:words.index("--")] if "--" in words else words:
         name = option.partition("=")[0]
-        if name.startswith("--") and not [one for one in taken if one.startswith(name)]:
-            close = difflib.get_close_matches(name, taken, 1)
+        if not name.startswith("--"):
+            continue
+        meant = [name] if name in names else [one for one in names if one.startswith(name)]
+        if len(meant) == 1:
+            given.append(synonyms.get(meant[0], meant[0]))
+        if not meant:
+            close = difflib.get_close_matches(name, names, 1)
             called = f"{word} {command}".rstrip()
             return f'{name} is not an option of "{called}"; ' + (
-                f"did you mean {close[0]}?" if close else _one_of(sorted(taken)))
-    return "expected: " + " or: ".join(forms)
+                f"did you mean {close[0]}?" if close else _one_of(sorted(names)))
+    fitting = [form for form in forms if set(given) <= set(usage.options(form))]
+    return usage.clash(forms, list(dict.fromkeys(given))) or "expected: " + " or: ".join(fitting or forms)
 
 
 def _one_of(words: "list[str]") -> str:

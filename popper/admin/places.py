@@ -9,7 +9,7 @@ from popper.admin.console import Failed
 from popper.admin.dummies import MARK, Dummy, Pristine, invented, owner_in
 from popper.admin.ledger import Ledger
 from popper.admin.owner import account_of, apart, owner_of
-from popper.errors import Refused
+from popper.errors import PERMANENT, Refused
 from popper.storage.held import Held
 from popper.storage.locks import OPEN, checked
 from popper.storage.mbox import BLOCK
@@ -123,14 +123,15 @@ def served(path: str) -> int:
 def _copied(path: str, uid: int, options):
     """The octets of a mailbox, read as its owner and under its locks."""
     with tempfile.TemporaryFile() as file:
-        complaint = apart(_copy, path, uid, options, file)
+        complaint, status = apart(_copy, path, uid, options, file)
         if complaint:
-            raise Failed(f"{path}: {complaint}", os.EX_TEMPFAIL)
+            raise Failed(f"{path}: {complaint}", status)
         file.seek(0)
         return file.read()
 
 
-def _copy(path: str, uid: int, options, file) -> str:
+def _copy(path: str, uid: int, options, file) -> "tuple[str, int]":
+    """-> (what is wrong, or "", exit status)"""
     try:
         locks = login.enter_spool(account_of(uid), path, rounds.Agent)
         try:
@@ -145,7 +146,11 @@ def _copy(path: str, uid: int, options, file) -> str:
         finally:
             locks.close()
     except Refused as refused:
-        return refused.text + (f" ({refused.reason})" if refused.reason else "")
+        said = refused.text + (f" ({refused.reason})" if refused.reason else "")
+        if refused.code == PERMANENT and refused.text.startswith(f"{path}.lock "):
+            directory, owner = os.path.dirname(path), account_of(uid).user
+            said += f" In {directory} {owner}, whose mailbox it is, must be able to make locks, as in the spool"
+        return said, os.EX_NOPERM if refused.code == PERMANENT else os.EX_TEMPFAIL
     except OSError as error:
-        return error.strerror
-    return ""
+        return error.strerror, os.EX_NOPERM if isinstance(error, PermissionError) else os.EX_TEMPFAIL
+    return "", os.EX_OK

@@ -4,6 +4,7 @@ Of a reply the first line is compared. What may differ from server to server, or
 of hosts, numbers of processes and versions, unique-ids, counts. A password is never in a trace, and must be given.
 """
 
+import contextlib
 import getpass
 import os
 import re
@@ -25,23 +26,26 @@ SAME, OTHER = "same", "differs"
 ADDRESS, PROCESS, VERSION, UNIQUE_ID, COUNT = "host", "process", "version", "unique-id", "count"
 
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})", re.A)
+_OCTET = re.compile(r"\\x([89a-f][0-9a-f])", re.A)      # what the reading of a trace makes of octets that are no text
 _WORD = re.compile(r"<[^<>]*>|[\w.-]+|[^\w\s]", re.A)
 _HOST = re.compile(r"(?=.*[A-Za-z])[\w-]+(?:\.[\w-]+)*", re.A)
 _PLURALS = ("message", "messages", "octet", "octets")
 
 
 class Step:
-    """One command and what came back. command: as in the trace, "" for the greeting; pause: seconds before it; reply:
-    the first line of the reply, "" for none."""
+    """One command and what came back. command: as in the trace, "" for the greeting; pause: seconds before it; ours:
+    whether the trace is popper's; reply: the first line of the reply, "" for none."""
 
-    def __init__(self, command: str, pause: float) -> None:
+    def __init__(self, command: str, pause: float, ours: bool = True) -> None:
         self.command = command
         self.pause = pause
+        self.ours = ours
         self.reply = ""
 
     @property
     def words(self) -> "list[str]":
-        return self.command.lower().split()
+        """As a server takes it apart, in small letters."""
+        return unescaped(self.command, self.ours).lower().split()
 
 
 class Trouble(Exception):
@@ -53,7 +57,8 @@ def steps(session: Session) -> "list[Step]":
     found = [Step("", 0.0)]
     for turn in conversation(session):
         if turn["who"] == CLIENT:
-            found.append(Step(turn["text"], sum(seconds for seconds, what in turn["waits"] if what == "client")))
+            found.append(Step(turn["text"], sum(seconds for seconds, what in turn["waits"] if what == "client"),
+                              session.ours))
         # Where a maildrop fails before its first octet the trace has a +OK that was never sent, then the -ERR that was.
         elif turn["who"] == SERVER and _is_reply(turn["text"], found[-1]):
             found[-1].reply = turn["text"]
@@ -66,11 +71,21 @@ def _is_reply(text: str, step: Step) -> bool:
     return not step.reply or (text.startswith("-ERR ") and step.reply.startswith("+OK") and step.words[:1] != ["quit"])
 
 
-def octets_of(command: str) -> bytes:
-    """What the client sent, out of how the trace shows it."""
+def unescaped(command: str, ours: bool) -> str:
+    """A command without what popper's trace writes for octets that cannot be shown. Qpopper's shows all as it came, so
+    that a backslash there is one that the client sent."""
+    return (_ESCAPE if ours else _OCTET).sub(lambda found: chr(int(found[1], 16)), command)
+
+
+def octets_of(command: str, ours: bool = True) -> bytes:
+    """What the client sent, out of how the trace shows it. Raises Trouble where that would be more than one line: no
+    trace tells a backslash of the client's from its own, and who is traced must not command whoever replays it."""
     if command == TOO_LONG:
         return b"x" * 1100
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), command).encode("latin-1", "replace")
+    octets = unescaped(command, ours).encode("latin-1", "replace")
+    if any(end in octets for end in (b"\r", b"\n", b"\0")):
+        raise Trouble(f'"{command}" has an end of a line or a NUL in it; it is not said, and the rest is left out')
+    return octets
 
 
 def is_long(command: str) -> bool:
@@ -110,6 +125,16 @@ class Connection:
                 pass
         return first.decode("latin-1")
 
+    def take_back(self) -> None:
+        """Say RSET, wherever the dialogue is, and read on until the server has closed: closing with anything unread
+        could end its session before it has heard of it."""
+        with contextlib.suppress(OSError):   # it is gone, or silent
+            self.send(b"RSET")
+            self.socket.settimeout(PATIENCE)
+            self.socket.shutdown(socket.SHUT_WR)
+            while self.socket.recv(65536):
+                pass
+
     def close(self) -> None:
         self.socket.close()
 
@@ -129,32 +154,51 @@ class Connection:
 def dialogue(session: Session, connection: Connection, password: str, pace: bool = False, delete: bool = False):
     """Yield (command, reply in the trace, reply now, verdict) for each step. Raises Trouble when the two have parted.
 
-    delete: whether QUIT is to delete; otherwise RSET is said before it.
+    delete: whether QUIT is to delete; otherwise RSET is said before it, and before the end where no QUIT comes, as some
+    servers delete then too (update_on_abort).
     """
     said, marked = steps(session), False
     greeting = connection.reply(False)
     yield "", said[0].reply, greeting, compared("", said[0].reply, greeting)
-    for step in said[1:]:
-        if pace:
-            time.sleep(step.pause)
-        if step.words[:2] == ["xtnd", "xmit"]:
-            raise Trouble("XTND XMIT sends a message, whose text is not in the trace; the rest is left out")
-        if step.words[:1] == ["quit"] and marked and not delete:
-            connection.send(b"RSET")
-            connection.reply(False)
-        yield from _said(step, connection, password)
-        marked = marked or step.words[:1] == ["dele"]
+    try:
+        for step in said[1:]:
+            if pace:
+                time.sleep(step.pause)
+            if step.words[:2] == ["xtnd", "xmit"]:
+                raise Trouble("XTND XMIT sends a message, whose text is not in the trace; the rest is left out")
+            if step.words[:1] == ["quit"] and marked and not delete:
+                marked = False
+                _reset(connection)
+            before, marked = marked, marked or step.words[:1] == ["dele"]
+            now = yield from _said(step, connection, password)
+            if now.startswith("-ERR"):
+                marked = before
+    finally:
+        if marked and not delete:
+            connection.take_back()
     if session.outcome != QUIT and marked and delete:
-        raise Trouble("the session in the trace ended without QUIT, and so does this one: nothing is deleted")
+        raise Trouble("the session in the trace ended without QUIT, and so does this one: nothing is deleted, unless "
+                      "the server does that then (update_on_abort)")
+
+
+def _reset(connection: Connection) -> None:
+    """Have the server forget what was marked, or raise Trouble."""
+    connection.send(b"RSET")
+    reply = connection.reply(False)
+    if not reply.startswith("+OK"):
+        raise Trouble(f"the server did not do RSET ({reply or 'no reply'}), and would delete at QUIT, which is left "
+                      "out")
 
 
 def _said(step: Step, connection: Connection, password: str):
-    """Say one command; a login by APOP becomes one by USER and PASS, as its secret is not in the trace."""
-    words, lines = step.words, [octets_of(step.command)]
+    """Say one command, -> the reply; a login by APOP becomes one by USER and PASS, as its secret is not in the
+    trace."""
+    words, lines = step.words, [octets_of(step.command, step.ours)]
     if words[:1] == ["pass"]:
         lines = [b"PASS " + password.encode("utf-8", "surrogateescape")]
     elif words[:1] == ["apop"] and step.reply.startswith("+OK"):
-        lines = [b"USER " + octets_of(step.command.split()[1]), b"PASS " + password.encode("utf-8", "surrogateescape")]
+        lines = [b"USER " + octets_of(step.command.split()[1], step.ours),
+                 b"PASS " + password.encode("utf-8", "surrogateescape")]
     elif words[-1:] == [MASK]:
         lines = [lines[0].removesuffix(MASK.encode()).rstrip()]
     now = ""
@@ -170,6 +214,7 @@ def _said(step: Step, connection: Connection, password: str):
         raise Trouble("the server has closed the connection")
     if words[:1] in (["pass"], ["apop"]) and step.reply[:3] != now[:3]:
         raise Trouble("the login came out otherwise; what follows cannot be compared")
+    return now
 
 
 def compared(command: str, then: str, now: str) -> str:
@@ -214,10 +259,11 @@ def replay(session: Session, name: str, arguments: dict, console) -> int:
         raise Failed(f"{server}: {error.strerror or error}", os.EX_UNAVAILABLE) from None
     rows, trouble = [], ""
     try:
-        for command, then, now, verdict in dialogue(session, connection, password, arguments["--pace"],
-                                                    arguments["--delete"]):
-            rows.append({"command": command, "then": then or None, "now": now or None, "verdict": verdict})
-            _tell(rows[-1], console)
+        with contextlib.closing(dialogue(session, connection, password, arguments["--pace"],
+                                         arguments["--delete"])) as said:
+            for command, then, now, verdict in said:
+                rows.append({"command": command, "then": then or None, "now": now or None, "verdict": verdict})
+                _tell(rows[-1], console)
     except Trouble as error:
         trouble = str(error)
     except OSError as error:

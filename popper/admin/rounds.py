@@ -48,7 +48,7 @@ class Round:
 
     def waited(self, seconds: float, obstacle: str) -> None:
         if obstacle:
-            self.waits.append(["locks", seconds, obstacle])
+            self.waits.append(["other locks", seconds, obstacle])
 
     def fault(self, text: str, put_aside: bool = True) -> None:
         self.faults.append(text)
@@ -125,8 +125,8 @@ class Visit(Round):
             entries = self.store.scan()
         finally:
             self.faults += [alarm.removeprefix(f"{self.path}: ") for alarm in self.store.alarms]
-        self.phases.update({"locks": spent["locks"], "scan": spent["scan"]})
-        self.phases["opening"] = time.monotonic() - begun - spent["locks"] - spent["scan"]
+        self.phases.update({"other locks": spent["locks"], "parse": spent["scan"]})
+        self.phases["open"] = time.monotonic() - begun - spent["locks"] - spent["scan"]
         if not notes:
             for note in self.store.notes:
                 self.fault(f"something was to be finished where nothing was interrupted: {note}", False)
@@ -135,9 +135,9 @@ class Visit(Round):
 
     def committed(self, entries: list) -> None:
         before = self.store.spent["locks"]
-        with self.phase("update"):
+        with self.phase("delete"):
             self.store.commit(entries)
-        self.phases["update"] -= self.store.spent["locks"] - before
+        self.phases["delete"] -= self.store.spent["locks"] - before
 
     def closed(self) -> None:
         with self.phase("release"):
@@ -301,8 +301,8 @@ def delivery(dummy, ledger, options, out: "list[int]") -> dict:
                 if not ledger.alone(AGENT):
                     this.fault("two programs had the locks of the mailbox at one time: they do not work here")
                     return
-                this.phases["locks"] = time.monotonic() - begun
-                with this.phase("delivery"):
+                this.phases["other locks"] = time.monotonic() - begun
+                with this.phase("put back"):
                     _add(descriptor, dummy.pristine, out, options.fsync)
                 with ledger.changed() as state:
                     state["order"] += out

@@ -1,13 +1,15 @@
 """The program popper, as popperctl runs it: where it is, its own check of a configuration, its start as a daemon."""
 
+import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 from popper.admin.console import Failed
 from popper.admin.control import Control, NotRunning
-from popper.options import CONFIG
+from popper.options import CONFIG, DIRECTIVES
 
 NAME = "popper"
 
@@ -34,12 +36,21 @@ def complaint(file: "str | None", called: str = "") -> str:
     return said.replace(file, called) if file and called else said
 
 
+def hint(mistake: str) -> str:
+    """Which directive somebody may have meant by one that is none; "": the mistake is another."""
+    unknown = re.search(r'unknown directive "([^"]*)"', mistake)
+    close = difflib.get_close_matches(unknown[1].lower(), DIRECTIVES, 1) if unknown else []
+    return f"did you mean {close[0]}?" if close else ""
+
+
 def start(file: "str | None", control: Control, console) -> int:
     """Have the daemon run, unless it runs already. -> exit status: the program's own, which has said why."""
     try:
         now = control.status()
         if now["state"] == "running":
             console.say(f"{line(now)} already")
+            if other := another_file(file, now):
+                console.complain(other)
             return os.EX_OK
     except NotRunning:
         pass
@@ -70,11 +81,17 @@ def same_file(named: "str | None", told: str) -> bool:
     return not told or os.path.realpath(told) == os.path.realpath(named or CONFIG)
 
 
+def another_file(named: "str | None", now: dict) -> str:
+    """That -C names another file than the daemon reads, "" when it does not."""
+    if not named or same_file(named, now["configuration"]):
+        return ""
+    return f"the server that runs, process {now['pid']}, reads {now['configuration']}, not {named}"
+
+
 def check_file(named: "str | None", now: dict) -> None:
-    """Failed when -C names another file than the daemon reads, which this could not make it read."""
-    if named and not same_file(named, now["configuration"]):
-        raise Failed(f"the server that runs, process {now['pid']}, reads {now['configuration']}, not {named}",
-                     os.EX_USAGE)
+    """Failed when -C names another file than the daemon reads: not that server is meant."""
+    if other := another_file(named, now):
+        raise Failed(other, os.EX_USAGE)
 
 
 def sessions(count: int) -> str:

@@ -22,7 +22,7 @@ import datetime
 import json
 import os
 
-from popper.admin import exports, gauges
+from popper.admin import exports, gauges, server
 from popper.admin.console import Failed
 from popper.admin.control import NotRunning, control
 
@@ -41,6 +41,8 @@ def run(arguments: dict, console) -> int:
         exports.check_place(output)
     try:
         now, stopped = control(arguments).status(), None
+        if other := server.another_file(arguments["-C"], now):
+            console.complain(other)
     except NotRunning as answer:
         now, stopped = {"state": "not running"}, answer
     if form == "--prometheus":

@@ -38,11 +38,12 @@ def run(arguments: dict, console) -> int:
     asked = control(arguments)
     try:
         now = asked.status()
+        server.check_file(arguments["-C"], now)
         with _Process(asked, now["pid"]) as process:
             # A daemon that is ending takes another word for "end the sessions", as it does a second SIGTERM.
             if arguments["--now"] or now["state"] == "running":
                 asked.ask("stop-now" if arguments["--now"] else "stop")
-            return _wait(process, now, seconds, console)
+            return _wait(process, now, seconds, arguments, console)
     except NotRunning as answer:
         console.say(answer.text)
         return os.EX_OK
@@ -56,9 +57,9 @@ def _seconds(text: "str | None") -> int:
     return int(text)
 
 
-def _wait(process: "_Process", now: dict, seconds: int, console) -> int:
+def _wait(process: "_Process", now: dict, seconds: int, arguments: dict, console) -> int:
     """Until it has ended or the time is over; what changes meanwhile is told."""
-    deadline, told = time.monotonic() + seconds, None
+    deadline, told, said = time.monotonic() + seconds, None, False
     while True:
         left = deadline - time.monotonic()
         if process.ended(max(0.0, min(left, MOMENT if told is None else LOOK))):
@@ -66,12 +67,21 @@ def _wait(process: "_Process", now: dict, seconds: int, console) -> int:
             return os.EX_OK
         count = process.sessions(len(now["sessions"]) if told is None else told)
         if left <= 0:
-            raise Failed(f"popper listens no longer; {server.sessions(count)} in process {now['pid']}, which ends "
-                         "with the last one", os.EX_TEMPFAIL)
+            since = f"after {seconds} s" if said else "popper listens no longer;"
+            raise Failed(f"{since} {server.sessions(count)} in process {now['pid']}, which ends with the last one"
+                         + _sooner(arguments), os.EX_TEMPFAIL)
         if count and count != told:
             console.say(f"popper listens no longer; {server.sessions(count)}")
             console.flush()
+            said = True
         told = count
+
+
+def _sooner(arguments: dict) -> str:
+    """What helps who does not want to wait for sessions."""
+    if arguments["--now"]:
+        return ""
+    return "; popperctl stop --now" + (f" -C {arguments['-C']}" if arguments["-C"] else "") + " ends the sessions"
 
 
 class _Process:

@@ -48,9 +48,11 @@ import datetime
 import difflib
 import os
 
+from popper.account import plain_name
 from popper.admin import following, replay, times, traceview, usage, watches
 from popper.admin.console import Failed, settled
 from popper.admin.explain import History, explain
+from popper.admin.logs import STANDARD_INPUT
 from popper.admin.tracelines import Reading, instant
 from popper.admin.traces import OUTCOMES, Choice, Named, Session, Sessions, exact, sessions
 
@@ -70,7 +72,7 @@ def _table(arguments: dict, options, console) -> int:
     traces = Traces(_files(arguments["FILE"], options), table, console)
     found = [session for session in traces if choice.fits(session)]
     found.sort(key=lambda session: session.begun)
-    console.table(traceview.COLUMNS, [traceview.row(session, table.name(session)) for session in found],
+    console.table(traceview.columns(found), [traceview.row(session, table.name(session)) for session in found],
                   lambda row: traceview.colour(row["outcome"]))
     return traces.status
 
@@ -92,12 +94,14 @@ def _explain(arguments: dict, options, console) -> int:
     elif text is not None:
         names = [text, *names]
     choice, table = _choice(arguments), Sessions(lambda mark, when: True)
-    history, told = History(table), []
+    history, told, fine = History(table), [], 0
     traces = Traces(_files(names, options), table, console)
     for session in traces:
         findings = explain(session, history)
         if choice.fits(session) and (wanted is None or wanted.fits(session.mark, session.begun)):
-            told.append((session, findings))
+            fine += not findings
+            if findings or wanted or console.json:       # of a year's sessions most are fine, and not to be kept
+                told.append((session, findings))
     if wanted and not told:
         raise _no_session(text)
     told.sort(key=lambda pair: pair[0].begun)
@@ -109,12 +113,12 @@ def _explain(arguments: dict, options, console) -> int:
             console.say("    " + finding.sentence(table.name), "yellow" if finding.fault else "")
         if wanted and not findings:
             console.say("    Nothing went wrong.", "green")
-    if not wanted and not told:
+    every = fine + sum(bool(findings) for _, findings in told)
+    if not wanted and not every:
         console.say("There is no such session: was it traced (popperctl trace list), and does the mail program get "
                     "here?")
     elif not wanted:
-        fine = sum(not findings for _, findings in told)
-        console.say(f"{len(told)} session{'s' * (len(told) != 1)}; there is nothing to say of {fine}")
+        console.say(f"{every} session{'s' * (every != 1)}; there is nothing to say of {fine}")
     return traces.status
 
 
@@ -149,8 +153,10 @@ def _files(names: "list[str]", options) -> "list[str]":
         close = difflib.get_close_matches(name, usage.commands(__doc__), 1)
         if close and not os.path.exists(name):
             meant = [form for form in usage.forms(__doc__) if form.split()[2] == name]
-            hint = f"expected: {meant[0]}" if meant else f'did you mean "trace {close[0]}"?'
-            raise Failed(f"{name}: No such file or directory; {hint}", os.EX_USAGE)
+            raise Failed(f"expected: {meant[0]}" if meant else
+                         f'{name}: No such file or directory; did you mean "trace {close[0]}"?', os.EX_USAGE)
+        if name != STANDARD_INPUT and plain_name(os.fsencode(name)) and "." not in name and not os.path.exists(name):
+            raise Failed(f"{name}: No such file or directory; for the sessions of a user: --user {name}", os.EX_NOINPUT)
     if names:
         return names
     places = list(dict.fromkeys(filter(None, (options.trace, options.trace_file))))

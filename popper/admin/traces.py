@@ -9,6 +9,7 @@ import ipaddress
 import re
 
 from popper.admin.tracelines import moment
+from popper.peer import plain
 
 MOST_OPEN = 100000             # sessions that are open at one time; a killed one is until its number comes again
 MOST_ENDING = 1000             # sessions whose last line may still come
@@ -36,6 +37,7 @@ _SECONDS = re.compile(r" (?:after|took|in) (\d{1,9}\.\d{1,6}) s\b", re.A)
 _SENT = re.compile(r"Sent (\d{1,18}) octets(?: in (\d{1,9}\.\d+) s, (\d{1,9}\.\d+) s of it waiting for the client)?$",
                    re.A)
 _IS = re.compile(r"Client (\S+) is (\S+?), after ", re.A)
+_HANDED = re.compile(r"Handed to process (\d{1,10})$", re.A)
 _CODE = re.compile(r"-ERR \[([A-Z][A-Z/-]{1,30})\]", re.A)
 _ANNOUNCED = re.compile(r"\+OK (\d{1,18}) octets", re.A)
 # what is in a complaint of Qpopper's that has no code: the code that it would have today
@@ -50,17 +52,19 @@ FAIL_DELAY = "fail_delay"      # what a wrong password is made to wait, by the d
 class Session:
     """What is known of one session, growing with its lines. mark: what its lines have in brackets.
 
-    begun, last: times of its first and latest line; logged_in: when, or None; outcome: one of OUTCOMES; code: of the
-    last -ERR that had one; waits: {what for: seconds}; longest: (seconds, what for); lines: [(when, text), ...] where
+    process: the number of the process that it is, None where that is a daemon's child whose number is not told; begun,
+    last: times of its first and latest line; logged_in: when, or None; outcome: one of OUTCOMES; code: of the last -ERR
+    that had one; waits: {what for: seconds}; longest: (seconds, what for); lines: [(when, text), ...] where
     they are kept, without those of texts of messages; left_out: how many are missing in it.
     """
 
-    __slots__ = ("mark", "begun", "last", "ours", "serviced", "host", "address", "user", "logged_in", "commands",
-                 "word", "received", "sent", "outcome", "code", "over", "waits", "longest", "lines", "left_out",
-                 "_counted", "_how", "_failed", "_awaits")
+    __slots__ = ("mark", "process", "begun", "last", "ours", "serviced", "host", "address", "user", "logged_in",
+                 "commands", "word", "received", "sent", "outcome", "code", "over", "waits", "longest", "lines",
+                 "left_out", "_counted", "_how", "_failed", "_awaits")
 
     def __init__(self, mark: str, when: float, ours: bool, keeps: bool = False) -> None:
         self.mark = mark
+        self.process = None if "." in mark else int(mark)
         self.begun = self.last = when
         self.ours = ours                     # popper's, not Qpopper's
         self.serviced = self.over = self._failed = self._awaits = False
@@ -99,9 +103,9 @@ class Session:
             self.sent = self._counted
 
     @property
-    def pid(self) -> int:
-        """The number of the process: its own, or that of the daemon."""
-        return int(self.mark.partition(".")[0])
+    def is_of_daemon(self) -> bool:
+        """Whether its mark begins with the number of a process that is not its own: the master's."""
+        return "." in self.mark
 
     @property
     def is_one(self) -> bool:
@@ -206,6 +210,12 @@ class Session:
         self.waits.update(spent)
         return True
 
+    def _handed(self, text: str, gap: float) -> bool:
+        """From a front of a daemon to the process that goes on with it."""
+        if found := _HANDED.match(text):
+            self.process = int(found[1])
+        return False
+
     def _listed(self, text: str, gap: float) -> bool:
         return not gap and text[:4] == "Msg " and text[4:5].isdigit()
 
@@ -236,7 +246,7 @@ class Session:
 
 
 _ACTS = {"Re": Session._asked, "+O": Session._answered, "Se": Session._gave, "(v": Session._told, "En": Session._ended,
-         "Ms": Session._listed, "Po": Session._transmitted,
+         "Ha": Session._handed, "Ms": Session._listed, "Po": Session._transmitted,
          **{beginning[:2]: Session._took for beginning, _ in _TOOK if beginning[:2] != "Se"}}
 
 
@@ -359,7 +369,7 @@ class Choice:
     def __init__(self, user: str = "", address: str = "", outcome: str = "", since: "float | None" = None,
                  until: "float | None" = None) -> None:
         self.user = user
-        self.network = ipaddress.ip_network(address, strict=False) if address else None
+        self.network = _network(address) if address else None
         self.outcome = outcome.lower()
         self.since = since
         self.until = until
@@ -376,6 +386,13 @@ class Choice:
 
     def _has(self, address: str) -> bool:
         try:
-            return ipaddress.ip_address(address) in self.network
+            return ipaddress.ip_address(plain(address)) in self.network
         except ValueError:
             return False
+
+
+def _network(text: str):
+    """An address or network as traces have it, IPv4 that came over an IPv6 socket as IPv4. Raises ValueError."""
+    network = ipaddress.ip_network(text if "/" in text else plain(text), strict=False)
+    mapped = network.network_address.ipv4_mapped if network.version == 6 and network.prefixlen >= 96 else None
+    return ipaddress.ip_network((mapped, network.prefixlen - 96)) if mapped else network

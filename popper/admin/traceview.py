@@ -9,13 +9,24 @@ ALIKE_MOST = 5                 # of them that are shown
 CLIENT, SERVER, NOTE = "client", "server", "note"
 MARKS = {CLIENT: "C:", SERVER: "S:", NOTE: "  "}
 
-COLUMNS = {"session": "SESSION", "start": "START", "user": "USER", "peer": "PEER", "ended": "ENDED",
+COLUMNS = {"session": "SESSION", "pid": "PROCESS", "start": "START", "user": "USER", "peer": "PEER", "ended": "ENDED",
            "commands": "COMMANDS", "sent": "SENT", "longest": "WAITED", "longest_for": "FOR"}
+
+
+def columns(sessions: "list[Session]") -> "dict[str, str]":
+    """Those of a table of these: processes are in it where the names of sessions do not tell them."""
+    of_daemon = any(session.is_of_daemon for session in sessions)
+    return {key: title for key, title in COLUMNS.items() if key != "pid" or of_daemon}
+
+
+def called(session: Session, name: str) -> str:
+    """A session by its name, and by its process where that is another number."""
+    return f"{name}, process {session.process}" if session.is_of_daemon and session.process else name
 
 
 def row(session: Session, name: str) -> dict:
     """A session in the table, or for a program."""
-    return {"session": name, "pid": session.pid, "start": moment(session.begun),
+    return {"session": name, "pid": session.process, "start": moment(session.begun),
             "end": None if session.outcome == OPEN else moment(session.last), "seconds": round(session.seconds, 3),
             "user": session.user or None, "peer": session.host or session.address or None, "host": session.host or None,
             "address": session.address or None, "logged_in": session.logged_in is not None,
@@ -38,7 +49,7 @@ def colour(outcome: str) -> str:
 def brief(session: Session, name: str) -> str:
     """A session in one line, for those that come one by one."""
     wait = f", waited {lasting(session.longest[0])} for {session.longest[1]}" if session.longest[0] >= LONG else ""
-    return (f"{moment(session.begun):%Y-%m-%d %H:%M:%S}  {name:>7}  {session.user or '-'} from "
+    return (f"{moment(session.begun):%Y-%m-%d %H:%M:%S}  {called(session, name):>7}  {session.user or '-'} from "
             f"{session.host or session.address or '-'}: {ended(session)} after {lasting(session.seconds)}, "
             f"{session.commands} commands, {session.sent} octets sent{wait}")
 
@@ -82,8 +93,8 @@ def conversation(session: Session) -> "list[dict]":
 def screen(session: Session, name: str):
     """Yield (text, colour) for each line of what `show` shows."""
     peer = f"{session.host} ({session.address})" if session.host != session.address else session.address
-    yield (f"{name}: {session.user or 'nobody'} from {peer or 'somewhere'}, {moment(session.begun):%Y-%m-%d %H:%M:%S} "
-           f"to {moment(session.last):%H:%M:%S}", "")
+    yield (f"{called(session, name)}: {session.user or 'nobody'} from {peer or 'somewhere'}, "
+           f"{moment(session.begun):%Y-%m-%d %H:%M:%S} to {moment(session.last):%H:%M:%S}", "")
     code = f" ({session.code})" if session.outcome == REFUSED and session.code else ""
     how = "its end is not in the trace" if session.outcome == OPEN else f"ended {OUTCOMES[session.outcome]}"
     yield (f"{how}{code}; {session.commands} commands, {session.received} octets received, "

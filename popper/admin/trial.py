@@ -73,6 +73,7 @@ class Trial:
         self.rounds = self.busy = self.deleted = self.delivered = self.killed = 0
         self.settled = collections.Counter()
         self.seconds = 0.0
+        self.is_over = False                 # what comes now is the last look at each place, and no round
         self.phases: "dict[str, list[float]]" = collections.defaultdict(list)
         self.waits: "dict[str, list]" = collections.defaultdict(list)
         self.faults: collections.Counter = collections.Counter()
@@ -101,6 +102,7 @@ class Trial:
             progress.add(done - shown)
             shown = done
         self.seconds = time.monotonic() - begun
+        self.is_over = True
         for place in self.places:
             if place not in self.aside:
                 place.last(self)
@@ -115,7 +117,7 @@ class Trial:
         place = random.choice(ready)
         kill = None
         if self.strike and random.random() < STRUCK:
-            known = self.phases["update"][-100:]
+            known = self.phases["delete"][-100:]
             kill = random.random() * 2 * (statistics.median(known) if known else 0.004)
         place.busy = isinstance(place, Place)
         return place, place.task(self, kill), 1, kill is not None
@@ -170,8 +172,11 @@ class Trial:
         raise Failed("a process of its own ended early; this is a mistake in popperctl", os.EX_SOFTWARE)
 
     def _count(self, place, answer: dict) -> None:
-        for name, seconds in answer["phases"].items():
-            self.phases[name].append(seconds)
+        if not self.is_over:
+            for name, seconds in answer["phases"].items():
+                self.phases[name].append(seconds)
+            if "parse" in answer["phases"] and not answer["faults"] and "busy" not in answer:
+                self.rounds += 1
         for what, seconds, obstacle in answer["waits"]:
             self.waits[what].append((seconds, obstacle))
         for fault in answer["faults"]:
@@ -184,8 +189,6 @@ class Trial:
         self.deleted += answer.get("deleted", 0)
         if "settled" in answer:
             self.settled[answer["settled"]] += 1
-        if "scan" in answer["phases"] and not answer["faults"] and "busy" not in answer:
-            self.rounds += 1
         place.took(answer, self)
 
     def fault(self, text: str) -> None:

@@ -4,6 +4,9 @@ A group's text begins with `Usage:` and one line for each command; a line that i
 before. Options stand behind `Options:`, the short form first.
 """
 
+import itertools
+import re
+
 PROGRAM = "popperctl"
 
 
@@ -33,6 +36,30 @@ def command(form: str) -> str:
 def options(form: str) -> "list[str]":
     """The options in one form of the usage."""
     return [word for word in form.translate(str.maketrans("[]()|=", "      ")).split() if word.startswith("-")]
+
+
+def clash(forms: "list[str]", given: "list[str]") -> str:
+    """What keeps options apart that were given together, as a sentence; "": nothing does. forms: of one command."""
+    for one, other in itertools.combinations(given, 2):
+        if not any(_together(form, one, other) for form in forms):
+            return f"{one} and {other} do not go together"
+    for one in given:
+        wanted = [_required(form) for form in forms if one in options(form)]
+        lacking = [option for option in wanted[0] if option not in given] if wanted else []
+        if lacking and all(set(each) - set(given) for each in wanted):
+            return f"{one} goes with {lacking[0]} only"
+    return ""
+
+
+def _together(form: str, one: str, other: str) -> bool:
+    """Whether a form takes both, and not one in the place of the other."""
+    choices = [set(options(choice)) for choice in re.findall(r"\[([^][]*\|[^][]*)\]", form)]
+    return {one, other} <= set(options(form)) and not any({one, other} <= choice for choice in choices)
+
+
+def _required(form: str) -> "list[str]":
+    """The options that stand in no brackets."""
+    return options(re.sub(r"\[[^][]*\]", "", form))
 
 
 def synonyms(text: str) -> "dict[str, str]":

@@ -4,6 +4,7 @@ end as seconds since 1970. Every session looks there when it begins."""
 import contextlib
 import datetime
 import os
+import pwd
 import re
 import socket
 import stat
@@ -23,18 +24,25 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 def name_of(who: str) -> str:
     """A user name or an address as the server will compare it. Raises Failed."""
-    address = plain(who)
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
-            return plain(socket.inet_ntop(family, socket.inet_pton(family, address)))
+    address = _address(plain(who))
+    if address is not None:
+        return address
     name = plain_name(os.fsencode(who))
     if name is None:
         raise Failed(f'"{who}" is neither a user name nor an address', os.EX_USAGE)
     return name
 
 
+def _address(text: str) -> "str | None":
+    """An address in the form that is compared, None for what is none: a name may be all digits."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            return plain(socket.inet_ntop(family, socket.inet_pton(family, text)))
+    return None
+
+
 def _is_address(name: str) -> bool:
-    return ":" in name or name.replace(".", "").isdigit()
+    return _address(name) is not None
 
 
 def switch_on(directory: str, who: str, seconds: int) -> int:
@@ -138,12 +146,14 @@ def on(arguments: dict, options, console) -> int:
     again = f" -C {arguments['-C']}" if arguments["-C"] else ""
     rows = []
     for who in [name_of(each) for each in arguments["USER"]]:
-        until = datetime.datetime.fromtimestamp(switch_on(options.trace_dir, who, seconds))
+        until = _dated(switch_on(options.trace_dir, who, seconds))
         rows.append({"who": who, "until": until, "file": file})
         day = f" on {until:%Y-%m-%d}" if until.date() != datetime.date.today() else ""
         option = "--address" if _is_address(who) else "--user"
         console.say(f"{who} is traced from the next connection on, until {until:%H:%M:%S}{day}, into {file}")
         console.say(f"    popperctl trace follow{again} {option} {who}")
+        if not _is_address(who) and not _is_known(who, options):
+            console.complain(f"there is no user {who}, in the system or in password_file; who says that name is traced")
     console.document(rows)
     return os.EX_OK
 
@@ -174,9 +184,39 @@ def off(arguments: dict, options, console) -> int:
 def list_(arguments: dict, options, console) -> int:
     """popperctl trace list"""
     now = time.time()
-    rows = [{"who": who, "until": None, "left": "always: trace_user"} for who in options.trace_user]
+    rows = [{"who": who, "until": None, "left": None} for who in options.trace_user]
     for who, until in listed(options.trace_dir).items():
-        left = lasting(max(0.0, until - now))
-        rows.append({"who": who, "until": datetime.datetime.fromtimestamp(until), "left": left})
-    console.table(COLUMNS, rows)
+        rows.append({"who": who, "until": _dated(until), "left": round(max(0.0, until - now), 3)})
+    if console.json:
+        console.document(rows)
+    else:
+        console.table(COLUMNS, [_spoken(row) for row in rows])
     return os.EX_OK
+
+
+def _spoken(row: dict) -> dict:
+    """A row of the list for a person."""
+    if row["until"] is None:
+        return {**row, "left": "always: trace_user"}
+    return {**row, "until": row["until"].replace(tzinfo=None), "left": lasting(row["left"])}
+
+
+def _dated(seconds: float) -> datetime.datetime:
+    """A time since 1970 in the zone here."""
+    return datetime.datetime.fromtimestamp(seconds).astimezone()
+
+
+def _is_known(user: str, options) -> bool:
+    """Whether somebody could log in by that name, as far as that can be told here."""
+    if set(options.auth) - {"file", "getpw"}:
+        return True                          # what other modules know is known to them alone
+    try:
+        pwd.getpwnam(user)
+        return True
+    except KeyError:
+        pass
+    try:
+        with open(options.password_file or os.devnull, "rb") as file:
+            return any(line.startswith(user.encode() + b":") for line in file)
+    except OSError:
+        return True

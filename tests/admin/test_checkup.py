@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from conftest import free_port
 from ctl import popperctl                    # noqa: F401, a fixture
+from daemons import Real
 from popper.admin import checkup
 from popper.options import Options
 
@@ -28,7 +30,8 @@ def look(popperctl, installed, monkeypatch, place):        # noqa: F811
     monkeypatch.setattr(sys, "argv", [str(installed / "sbin" / "popperctl")])
 
     def call(*words, **directives):
-        lines = {"mailbox": place / "spool" / "%u", "sendmail": place / "sendmail", **directives}
+        lines = {"mailbox": place / "spool" / "%u", "sendmail": place / "sendmail", "control": place / "control",
+                 "bindto": f"127.0.0.1:{free_port()}", **directives}
         (place / "popper.conf").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
         return popperctl("test", "-C", place / "popper.conf", *words)
     return call
@@ -42,11 +45,36 @@ def test_nothing_is_wrong(look, place):
 
 def test_a_mistake_in_the_configuration_is_what_popper_says_of_it(look, place):
     done = look(timeout="soon")
-    line = f'{place}/popper.conf:3: timeout: "soon" is not what is expected: seconds, 0 to 86400 (0: none)'
+    line = f'{place}/popper.conf:5: timeout: "soon" is not what is expected: seconds, 0 to 86400 (0: none)'
     assert (done.status, done.out, done.err) == (78, line + "\n", "")
     assert look("--json", timeout="soon").json == [{"directive": "", "what": line, "remedy": "", "fault": True}]
     done = look(auth="popper.no.such")
     assert done.status == 78 and done.out.startswith("auth: ")
+
+
+def test_a_directive_that_is_none_and_which_was_meant(look, place):
+    done = look("--json", maxsesions=90)
+    (row,) = done.json
+    assert done.status == 78 and 'unknown directive "maxsesions"' in row["what"]
+    assert row["remedy"] == "did you mean maxsessions?"
+    assert look(zzzzzzzzz=1).out.endswith(" xmit_max\n")
+
+
+def test_an_address_that_cannot_be_listened_on(look, place):
+    done = look(bindto=f"192.0.2.77:{free_port()}")
+    assert done.status == 78 and done.out.startswith("bindto: cannot listen on 192.0.2.77:") and done.err == ""
+
+
+def test_addresses_that_the_server_holds_are_its_own(look, place, installed):
+    """With the control socket of another one they are somebody else's."""
+    daemon = Real(place, program=installed / "sbin" / "popper")
+    try:
+        assert look(bindto=f"127.0.0.1:{daemon.port}").status == 0
+        done = look(bindto=f"127.0.0.1:{daemon.port}", control=place / "none")
+        assert done.status == 78 and done.out.startswith(f"bindto: cannot listen on 127.0.0.1:{daemon.port}: Address ")
+        assert done.out.endswith(f", process {daemon.pid}, listens there\n") or not ROOT
+    finally:
+        daemon.close()
 
 
 # directive: (value, what is said), {} the place; all of these keep popper from doing what it is to do
@@ -85,10 +113,12 @@ def test_what_is_named_and_is_not_there(place, name):
 
 
 def test_what_is_found_is_one_line_each_and_a_status(look, place):
-    done = look(popbull_dir=f"{place}/none", bulletins=f"{place}/none")
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    done = look(popbull_dir=f"{place}/none", bulletins=f"{place}/open")
     assert (done.status, done.err) == (78, "")
     first, second = done.out.splitlines()
-    assert first.startswith("bulletins: Unable ") and first.endswith("; popperctl bulletin check says more")
+    assert first.startswith("bulletins: ") and first.endswith("; popperctl bulletin check says more")
     assert second == f"popbull_dir: {place}/none: No such file or directory"
     assert len(look("--json", popbull_dir=f"{place}/none").json) == 1
 

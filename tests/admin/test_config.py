@@ -55,12 +55,22 @@ def test_a_mistake_is_told_by_the_name_of_the_file_and_what_was_written_is_kept(
     done = edit("sed -i s/77777/soon/ $1")
     (kept,) = edit.left()
     assert (done.status, done.out) == (78, "")
+    going_on = (f"{os.environ['EDITOR']} {kept}; popperctl test -C {kept} && cp {kept} {daemon.conf} && popperctl "
+                f"reload -C {daemon.conf}")
     assert done.err.splitlines() == [
         f'popperctl: {daemon.conf}:4: timeout: "soon" is not what is expected: seconds, 0 to 86400 (0: none)',
         f"popperctl: what you wrote is kept in {kept}",
-        f"popperctl: {daemon.conf}: stays as it is until the mistake is mended"]
+        f"popperctl: {daemon.conf}: stays as it is, and popperctl config begins with that again; to go on with what "
+        f"you wrote: {going_on}"]
     assert daemon.conf.read_text() == before and kept.read_text() == before.replace("77777", "soon")
     assert kept.stat().st_mode & 0o7777 == 0o600 and daemon.asked == []
+
+
+def test_a_directive_that_is_none_and_which_was_meant(edit, daemon):
+    done = edit("echo MaxSesions 90 >>$1")
+    assert done.status == 78 and done.err.splitlines()[0].endswith(" xmit_max; did you mean maxsessions?")
+    done = edit("echo zzzzzzzzz 90 >>$1")
+    assert done.status == 78 and done.err.splitlines()[0].endswith(" xmit_max")
 
 
 def test_the_check_is_that_of_the_program(edit, daemon):
@@ -182,9 +192,10 @@ def test_the_daemon_is_asked_where_it_listens_until_now(edit, daemon):
 def test_a_daemon_that_will_not(edit, daemon):
     daemon.refuses["reload"] = "cannot listen on *:110: Permission denied"
     done = edit("sed -i s/77777/90/ $1")
-    assert (done.status, done.out) == (78, f"{daemon.conf}: written\n")
-    assert done.err == ("popperctl: written, but the server goes on as before: cannot listen on *:110: Permission "
-                        "denied\n")
+    assert (done.status, done.out) == (78, "")
+    assert done.err == (f"popperctl: {daemon.conf}: written, but the server that runs, process {daemon.process.pid}, "
+                        "goes on as before: cannot listen on *:110: Permission denied\n")
+    assert "timeout 90" in daemon.conf.read_text() and edit.left() == []
 
 
 @pytest.mark.parametrize("change, line", [

@@ -290,15 +290,32 @@ def test_who_came_later_does_not_hold_it(told):
         "Another session holds the mailbox: process 4690, of which nothing is in this trace."]
 
 
-def test_a_holder_whose_process_is_not_in_its_name(told):
-    """As with sessions of a popper on its own; who wants to end it needs the number."""
-    holder = session(*logged_in(), 60, *quitted(), pid="4700.7", at=0)
-    late = session(*begun(), *asked(), *refused(f"[IN-USE] {BUSY}", "/var/mail/.joe.pop: held by process 4811"),
-                   pid="4700.8", at=30)
-    (sentence,) = told(holder, late)
-    assert sentence.startswith(
-        "Another session holds the mailbox: 4700.7 (process 4811) from 192.0.2.1, since 12:00:00, ")
-    assert sentence.endswith("; it ended at 12:01:00, by QUIT.")
+@pytest.mark.parametrize("handed, reason, end, process", [
+    (["Handed to process 4812"], "held by process 4811", quitted(), "process 4812"),     # 4811 may be its keeper
+    (["Handed to process 4810", 1, "Handed to process 4812"], "", [], "process 4812"),   # a wrong password at first
+    ([], "held by process 4811", [], "process 4811"),
+    (["Handed to process 4811x"], "", [], ""),
+    ([], "", quitted(), ""),
+])
+def test_a_holder_whose_process_is_not_in_its_name(told, handed, reason, end, process):
+    """As with sessions of a daemon, whose mark has the master's number: who wants to end it needs another."""
+    holder = session(*begun(), 0.02, *asked(), *handed, *opened(), 60, *end, pid="4700.7", at=0)
+    late = session(*begun(), *asked(), *refused(f"[IN-USE] {BUSY}", reason), pid="4700.8", at=30)
+    sentence = next(each for each in told(holder, late) if each.startswith("Another "))
+    process = process and f" ({process})"
+    assert sentence.startswith(f"Another session holds the mailbox: 4700.7{process} from 192.0.2.1, since 12:00:0")
+    assert sentence.endswith("; it ended at 12:01:00, by QUIT." if end else "; the trace does not have its end." if process
+                             else "; the trace does not have its end; popperctl status has its process.")
+
+
+def test_the_process_of_a_daemons_session_decides_between_two(told):
+    def holder(mark, process, at):
+        return session(*begun(), *asked(), f"Handed to process {process}", *opened(), 600, *quitted(), pid=mark, at=at)
+    both = holder("4690.1", 4801, 0), holder("4690.2", 4802, 1)
+    for mark, process in (("4690.1", 4801), ("4690.2", 4802)):
+        late = session(*begun(), *asked(), *refused(f"[IN-USE] {BUSY}", f"held by process {process}"), pid="4690.3",
+                       at=30)
+        assert f"mailbox: {mark} (process {process}) from" in told(*both, late)[0]
 
 
 def test_there_is_nothing_to_explain(trace):             # noqa: F811
@@ -446,7 +463,7 @@ def test_what_is_remembered_is_bounded(monkeypatch, limit, value):
     monkeypatch.setattr(facts, limit, value)
     history = facts.History(None)
     for number in [each // 3 for each in range(150)]:
-        one = facts.Session(1, 0.0, True)
+        one = facts.Session("1", 0.0, True)
         one.user, one.logged_in = f"user{number}", 1.0
         found = facts.Facts()
         found.messages = {1: ("a", 0, 1), 2: ("b", 1, 1)}
@@ -457,3 +474,38 @@ def test_what_is_remembered_is_bounded(monkeypatch, limit, value):
         assert len(history.users) <= 3 and history.weight <= 12
         assert history.weight == sum(past.weight for past in history.users.values())
     assert history.of("user49").recent and not history.of("user1").recent
+
+
+# -- what a session deleted ------------------------------------------------------------------------------------------
+
+DELETED = ['Received: "dele 1"', "+OK Message 1 has been deleted."]
+
+
+def test_what_comes_to_the_place_of_what_was_deleted_is_new(told):
+    """Mail of a kind is of one size: what the next session finds at octet 0 is not the message that was there."""
+    first = session(*logged_in(messages=[("aaa", 0, 100)]), *DELETED, *quitted(), pid=4600)
+    assert told(first, second([("bbb", 0, 100)])) == ["Nothing went wrong."]
+    kept = session(*logged_in(messages=[("aaa", 0, 100)]), *DELETED, *ended("the client, without QUIT"),
+                   pid=4600)                 # nothing was deleted
+    assert told(kept, second([("bbb", 0, 100)]))[0].startswith("Unique-ids have changed since session 4600")
+
+
+def test_what_was_deleted_is_not_retrieved_again(told):
+    def plain(*said, **how):
+        return session(*[each.replace(" [uidl aaa]", "") if isinstance(each, str) else each for each in said], **how)
+    first = plain(*logged_in(messages=[("aaa", 0, 100)]), *retrieved(1, 100), *DELETED, *quitted(), pid=4600)
+    again = plain(*logged_in(messages=[("aaa", 0, 100)]), *retrieved(1, 100), *quitted(), pid=4700, at=600)
+    assert told(first, again) == ["Nothing went wrong."]
+
+
+def test_who_was_killed_yesterday_holds_nothing(told):
+    other = holder(pid=4600, at=-86400)
+    assert told(other, session(*HELD)) == [
+        "Another session holds the mailbox: process 4690, of which nothing is in this trace."]
+
+
+def test_a_sign_off_is_no_answer_to_what_was_refused(told):
+    (sentence, *_) = told(session(*logged_in(), 'Received: "dele 9"', "-ERR Message 9 does not exist.", 600,
+                                  "(v0.1.0) Timeout (600 secs) during nw read from joe at x (x)",
+                                  "+OK Pop server at pop.example.org signing off.", *ended("a timeout")))[-1:]
+    assert sentence.endswith("nothing was marked as deleted.")

@@ -101,6 +101,8 @@ def test_version(popperctl):
     (["fruit", "eat", "--dry", "--zzz=1", "x"],
      '--zzz is not an option of "fruit eat"; there is --dry-run, --salt, -C, -n'),
     (["fruit", "eat"], "expected: popperctl fruit eat [-C FILE] [-n] [--salt GRAINS] FRUIT"),
+    (["fruit", "eat", "--dry-run", "--salt", "1"], "expected: popperctl fruit eat [-C FILE] [-n] "),
+    (["fruit", "eat", "--dry", "--dry-run", "--sa=1"], "expected: popperctl fruit eat "),
     (["fruit", "eat", "-z", "x"], "expected: popperctl fruit eat [-C FILE] [-n] [--salt GRAINS] FRUIT"),
     (["fruit", "list", "-C"], "expected: popperctl fruit list [-C FILE] [--json] [NAME]..."),
     (["\x1b[2J"], '"\\x1b[2J" is not a group of commands; there is '),

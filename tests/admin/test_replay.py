@@ -15,6 +15,7 @@ from tracing import (HOST, QPOPPER_4, asked, begun, deleted, ended, logged_in, o
 from tracing import conf, popperctl, trace    # noqa: F401, fixtures
 
 GREETING = f"+OK UCB Pop server (version 0.1.0) at {HOST} starting."
+HANG = object()                              # says nothing to a command, and goes on listening
 LOGIN = {"user joe": "+OK Password required for joe.", "PASS secret": "+OK joe has 3 message(s) (600 octets)."}
 SIGN_OFF = f"+OK Pop server at {HOST} signing off."
 
@@ -41,6 +42,8 @@ class Server:
                 reply = self.replies.get(self.heard[-1], "+OK ")
                 if reply is None:
                     return
+                if reply is HANG:
+                    continue
                 if reply:
                     connection.sendall(reply.encode("latin-1") + b"\r\n")
 
@@ -150,17 +153,84 @@ def test_nothing_is_deleted_unless_that_is_wanted(again):
 def test_a_session_without_quit_ends_without_it(again):
     said = session(*logged_in(), *deleted(1), *ended("the client, without QUIT"))
     done, heard = again(said, DELE)
-    assert heard[-1] == "dele 1" and (done.status, done.err) == (0, "")
+    assert heard[-2:] == ["dele 1", "RSET"] and (done.status, done.err) == (0, "")
+    done, heard = again(said, DELE, "--delete")
+    assert heard[-1] == "dele 1" and done.status == os.EX_DATAERR and "ended without QUIT" in done.err
+
+
+@pytest.mark.parametrize("said, replies, complaint", [
+    (['Received: "stat"', "+OK 3 600"], {"stat": HANG}, "no reply within "),
+    (['Received: "dele 2"', "+OK Message 2 has been deleted."], {"dele 2": HANG}, "no reply within "),
+    (['Received: "xtnd xmit"', "+OK Start sending the message."], {}, "XTND XMIT sends a message"),
+    ([r'Received: "noop \x0d\x0adele 2"', "+OK "], {}, r'"noop \x0d\x0adele 2" has an end of a line'),
+    (['Received: "retr 1"', "+OK 100 octets"], {"retr 1": "+OK 100 octets\r\n" + "x" * 70000 + "\r\ny"},
+     "127.0.0.1:"),
+    (['Received: "retr 1"', "+OK 100 octets"], {"retr 1": "+OK 100 octets\r\n" + "x" * 20_000_000},
+     "a line without an end came"),
+])
+def test_whatever_ends_it_nothing_is_deleted(again, monkeypatch, said, replies, complaint):
+    """A server may delete where the client goes without QUIT."""
+    monkeypatch.setattr(replay, "PATIENCE", 0.3)
+    done, heard = again(session(*logged_in(), *deleted(1), *said, *quitted()), {**DELE, **RSET, **replies})
+    assert done.status == os.EX_DATAERR and done.err.startswith(f"popperctl: {complaint}")
+    assert heard[-1] == "RSET" and "quit" not in heard
+
+
+def test_nothing_is_deleted_when_it_is_interrupted(again, monkeypatch):
+    tell = replay._tell
+
+    def interrupted(row, console):
+        tell(row, console)
+        if row["command"] == "dele 1":
+            raise KeyboardInterrupt
+    monkeypatch.setattr(replay, "_tell", interrupted)
+    made, serve = [], Server.__init__
+    monkeypatch.setattr(Server, "__init__", lambda server, *how: (serve(server, *how), made.append(server))[0])
+    with contextlib.suppress(KeyboardInterrupt):
+        again(DELETING, {**DELE, **RSET})
+    made[0].close()
+    assert made[0].heard[-2:] == ["dele 1", "RSET"]
+
+
+@pytest.mark.parametrize("reply", ["-ERR not now", None])
+def test_without_rset_there_is_no_quit(again, reply):
+    done, heard = again(session(*logged_in(), *deleted(1), *quitted()), {**DELE, "RSET": reply})
+    assert heard[-2:] == ["dele 1", "RSET"] and done.status == os.EX_DATAERR
+    assert done.err == (f"popperctl: the server did not do RSET ({reply or 'no reply'}), and would delete at QUIT, "
+                        "which is left out\n")
+
+
+def test_what_was_refused_needs_no_rset(again):
+    said = session(*begun(), 'Received: "dele 1"', '-ERR Unknown command: "dele".', *asked(), *opened(), *quitted())
+    done, heard = again(said, {"dele 1": '-ERR Unknown command: "dele".'})
+    assert "RSET" not in heard and heard[-1] == "quit" and done.status == 0
+
+
+@pytest.mark.parametrize("blank", [r"\x09", r"\x0b"])
+def test_blanks_that_a_trace_shows_as_such_hide_nothing(again, blank):
+    octet = chr(int(blank[2:], 16))
+    said = session(*logged_in(), f'Received: "dele{blank}1"', "+OK gone", f'Received: "quit{blank}"', SIGN_OFF,
+                   *ended())
+    _, heard = again(said, {**RSET, f"dele{octet}1": "+OK gone", f"quit{octet}": SIGN_OFF})
+    assert heard[-3:] == [f"dele{octet}1", "RSET", f"quit{octet}"]
+
+
+def test_no_command_comes_out_of_what_a_client_wrote(again):
+    """Qpopper's traces have backslashes as they came."""
+    said = session("+OK Qpopper (version 4.0.5) at pop starting.", *asked(), "+OK joe has 3 message(s) (600 octets).",
+                   r'Received: "NOOP \x0d\x0aDELE 1"', "+OK ", *quitted(), style=QPOPPER_4)
+    _, heard = again(said, {})
+    assert r"NOOP \x0d\x0aDELE 1" in heard and "DELE 1" not in heard and heard[-1] == "quit"
 
 
 def test_commands_are_said_as_they_were(again):
-    said = session(*logged_in(), 'Received: "FOO \\x00\\xff"', '-ERR Unknown command: "foo".',
+    said = session(*logged_in(), 'Received: "FOO \\x01\\xff"', '-ERR Unknown command: "foo".',
                    'Received: "(line too long)"',
                    "-ERR Command line too long (more than 1024 octets).", 'Received: ""', '-ERR Unknown command: "".',
                    *quitted())
-    _, heard = again(said, {"FOO \0\xff": '-ERR Unknown command: "foo".', "": '-ERR Unknown command: "".',
+    _, heard = again(said, {"FOO \1\xff": '-ERR Unknown command: "foo".', "": '-ERR Unknown command: "".',
                             "x" * 1100: "-ERR Command line too long (more than 1024 octets)."})
-    assert heard[2:5] == ["FOO \0\xff", "x" * 1100, ""]
+    assert heard[2:5] == ["FOO \1\xff", "x" * 1100, ""]
 
 
 def test_a_login_that_comes_out_otherwise_ends_it(again):
@@ -289,10 +359,21 @@ def test_two_replies_compared(command, then, now, verdict):
 
 
 @pytest.mark.parametrize("command, octets", [
-    ("user joe", b"user joe"), (r"a\x00\xff\x5c", b"a\0\xff\\"), (r"\xZZ\x", rb"\xZZ\x"),
+    ("user joe", b"user joe"), (r"a\x01\xff\x5c", b"a\1\xff\\"), (r"\xZZ\x", rb"\xZZ\x"),
     ("caf\u00e9 \u20ac", b"caf\xe9 ?")])
 def test_what_the_client_sent(command, octets):
     assert octets_of(command) == octets
+
+
+@pytest.mark.parametrize("octet", ["00", "0a", "0d"])
+def test_what_is_more_than_a_line_is_not_sent(octet):
+    with pytest.raises(replay.Trouble):
+        octets_of(rf"noop \x{octet}dele 1")
+    assert octets_of(rf"noop \x{octet}dele 1", False) == rb"noop \x" + octet.encode() + b"dele 1"
+
+
+def test_octets_in_a_trace_of_qpopper():
+    assert octets_of(r"user j\xf6\x5c", False) == b"user j\xf6\\x5c"
 
 
 def test_which_replies_are_long():

@@ -115,8 +115,19 @@ def test_stop_tells_how_many_go_on(popperctl, fake):       # noqa: F811
     done = popperctl("stop", "-C", fake.conf, "--wait", "0")
     assert (done.status, done.out) == (75, "")
     assert done.err == (f"popperctl: popper listens no longer; 2 sessions go on in process {fake.process.pid}, which "
-                        "ends with the last one\n")
+                        f"ends with the last one; popperctl stop --now -C {fake.conf} ends the sessions\n")
     assert fake.running() and fake.state["state"] == "ending"
+
+
+def test_stop_gives_up_and_says_no_more_than_it_has_said(popperctl, fake, monkeypatch):    # noqa: F811
+    monkeypatch.setattr("popper.admin.stop.MOMENT", 0.01)
+    fake.state["sessions"] = [session(2, "joe")]
+    done = popperctl("stop", "-C", fake.conf, "--wait", "1")
+    assert (done.status, done.out) == (75, "popper listens no longer; 1 session goes on\n")
+    assert done.err == (f"popperctl: after 1 s 1 session goes on in process {fake.process.pid}, which ends with the "
+                        f"last one; popperctl stop --now -C {fake.conf} ends the sessions\n")
+    fake._stop_now = lambda: None
+    assert "--now" not in popperctl("stop", "-C", fake.conf, "--wait", "0", "--now").err
 
 
 def test_stop_waits_for_the_last_session(popperctl, fake, monkeypatch):    # noqa: F811
@@ -185,7 +196,7 @@ def test_seconds_that_are_none(popperctl, fake, seconds):  # noqa: F811
 
 # -- reload and restart ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("word", ["reload", "restart"])
+@pytest.mark.parametrize("word", ["reload", "restart", "stop"])
 def test_another_file_than_the_daemon_reads(popperctl, fake, word):        # noqa: F811
     fake.state["configuration"] = "/etc/other.conf"
     done = popperctl(word, "-C", fake.conf)
@@ -193,6 +204,14 @@ def test_another_file_than_the_daemon_reads(popperctl, fake, word):        # noq
     assert done.err == (f"popperctl: the server that runs, process {fake.process.pid}, reads /etc/other.conf, "
                         f"not {fake.conf}\n")
     assert fake.asked == ["status"]
+
+
+def test_start_where_one_runs_that_reads_another_file(popperctl, fake):   # noqa: F811
+    fake.state["configuration"] = "/etc/other.conf"
+    done = popperctl("start", "-C", fake.conf)
+    assert done.status == 0 and done.out.endswith(" already\n")
+    assert done.err == (f"popperctl: the server that runs, process {fake.process.pid}, reads /etc/other.conf, "
+                        f"not {fake.conf}\n")
 
 
 def test_reload_where_nothing_runs(popperctl, fake):       # noqa: F811

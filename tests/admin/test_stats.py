@@ -126,7 +126,7 @@ def test_times_that_are_relative():
     (["--since", "2026-11-16", "--until", "2026-11-15"], "--since is not before"),
     (["--top", "x"], '--top: "x" is no number of rows'), (["--top", "-1"], '--top: "-1" is no number of rows'),
     (["--output", "x"], "--output is for --json, --csv or --prometheus"),
-    (["--json", "--csv"], "expected: popperctl stats"),
+    (["--json", "--csv"], "--json and --csv do not go together"),
 ])
 def test_what_makes_no_sense_is_a_usage_error(popperctl, morning, words, line):
     done = popperctl("stats", *words, morning)

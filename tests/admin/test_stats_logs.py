@@ -178,6 +178,20 @@ def test_rotated_files_are_read_in_the_order_of_time(read, log):
     assert len({logs.Source(os.fspath(path)).family for path in paths}) == 1
 
 
+@pytest.mark.parametrize("names", [
+    ["mail.log.10.gz", "mail.log.2", "mail.log.1", "mail.log"],
+    ["mail.log-20261101.gz", "mail.log-20261108", "mail.log-20261115-1795000000", "mail.log"]])
+@pytest.mark.parametrize("later", [0, 1, -1])
+def test_rotated_files_that_were_copied_are_read_in_the_order_of_time(read, log, names, later):
+    """Their times are those of the copying."""
+    paths = []
+    for number, name in enumerate(names):
+        lines = octets([classic(at(hours=number), name)])
+        lines = gzip.compress(lines) if name.endswith("gz") else lines
+        paths.append(log(name, lines, at(days=9, hours=number * later)))
+    assert [line.text for line in read(*paths)[0]] == [line.text for line in read(*paths[::-1])[0]] == names
+
+
 def test_files_that_were_last_written_before_are_not_opened(read, log):
     old, new = log("a", [classic(at(), "x")], at(days=1)), log("b", [classic(at(days=3), "y")], at(days=4))
     found, reading, _ = read(old, new, since=at(days=2))
@@ -199,6 +213,13 @@ def test_twins_are_known_by_all_but_the_host(read, log):
              classic(at(), "y", pid=1), classic(at(), "x", "qpopper", 1)]
     other = log("syslog", [line.replace(" mail ", " mail.example.org ") for line in lines])
     assert len(read(log("mail.log", lines), other)[0]) == 5
+
+
+def test_a_line_that_stands_in_a_trace_as_well_counts_once(read, log):
+    """A trace does not tell the program."""
+    mail = log("mail.log", [classic(at(), "x"), classic(at(seconds=1), "y")])
+    trace = log("popper.trace", [corpus.trace(at(), "x"), corpus.trace(at(), "more")])
+    assert sorted(line.text for line in read(mail, trace)[0]) == ["more", "x", "y"]
 
 
 def test_twins_are_found_however_long_the_logs_are(read, log, monkeypatch):

@@ -71,6 +71,15 @@ def test_what_is_only_said_when_it_is_so(look, daemon):
         ["192.0.2.9", "address", "2.0", "0.5", "s"]]
 
 
+def test_a_server_that_reads_another_configuration(look, daemon):
+    daemon.state["configuration"] = "/etc/other.conf"
+    for words in ([], ["--json"], ["--prometheus"]):
+        done = look(*words)
+        assert (done.status, done.err) == (0, f"popperctl: the server that runs, process {daemon.process.pid}, reads "
+                                              f"/etc/other.conf, not {daemon.conf}\n")
+        assert done.out
+
+
 def test_a_daemon_that_is_ending(look, daemon):
     daemon.state.update(state="ending", listening=[])
     lines = look().out.splitlines()
@@ -130,7 +139,9 @@ def samples(text):
 
 
 def test_the_metrics(look, daemon):
-    daemon.state["guessers"] = [{"what": "joe", "kind": "name", "failures": 7.5, "wait": 12.0}]
+    daemon.state["guessers"] = [{"what": "joe", "kind": "name", "failures": 7.5, "wait": 12.0},
+                                {"what": "ann", "kind": "name", "failures": 1.0, "wait": 0.0},
+                                {"what": "192.0.2.9", "kind": "address", "failures": 2.0}]       # not held back yet
     daemon.state["counters"]["turned_away"]["accepts"] = 6
     found = samples(look("--prometheus").out)
     assert found.pop("popper_server_start_time_seconds") == pytest.approx(daemon.state["since"])

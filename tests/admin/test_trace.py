@@ -54,6 +54,9 @@ def test_a_program_gets_all_that_is_known(trace):
     (["--user", "joe"], ["4711"]), (["--user", "jo"], []),
     (["--address", "192.0.2.7"], ["4712"]), (["--address", "192.0.2.0/24"], ["4711", "4712"]),
     (["--address", "2001:db8::/32"], ["4713"]), (["--address", "2001:0DB8::1"], ["4713"]),
+    (["--address", "::ffff:192.0.2.7"], ["4712"]), (["--address", "::FFFF:c000:207"], ["4712"]),
+    (["--address", "::ffff:192.0.2.0/120"], ["4711", "4712"]), (["--address", "2001:db8::1%eth0"], ["4713"]),
+    (["--address", "::/0"], ["4713"]),
     (["--outcome", "quit"], ["4711"]), (["--outcome", "timeout"], ["4712"]), (["--outcome", "refused"], ["4713"]),
     (["--outcome", "AUTH"], ["4713"]), (["--outcome", "in-use"], []),
     (["--since", "2026-11-21 13:01"], ["4712", "4713"]), (["--since", "2026-11-21 13:01:02"], ["4713"]),
@@ -84,7 +87,9 @@ def test_times_that_people_write(text, at_end, when):
     (["--address", "here"], '"here" is neither an address nor a network'),
     (["--outcome", "bad"], '"bad" is no outcome; there is quit, closed, timeout, '),
     (["shwo"], 'shwo: No such file or directory; did you mean "trace show"?'),
-    (["show"], "show: No such file or directory; expected: popperctl trace show [-C FILE] [--json] SESSION [FILE]..."),
+    (["show"], "expected: popperctl trace show [-C FILE] [--json] SESSION [FILE]..."),
+    (["off"], "expected: popperctl trace off [-C FILE] [--json] USER..."),
+    (["replay"], "expected: popperctl trace replay [-C FILE] [--password-file FILE] [--pace] [--delete] "),
     (["show", "joe"], '"joe" is no session; write 4711, or 4711@18:22:48, '),
     (["show", "4711@noon"], '"4711@noon" is no session'),
     (["replay", "4711", "localhost"], '"localhost" is not HOST:PORT'),
@@ -111,6 +116,13 @@ def test_a_file_that_is_not_there(trace, tmp_path):
     done = trace(tmp_path / "other", said=ALL)
     assert (done.status, done.out) == (os.EX_NOINPUT, "")
     assert done.err == f"popperctl: {tmp_path}/other: No such file or directory\n"
+
+
+@pytest.mark.parametrize("words", [["joe"], ["explain", "joe"], ["explain", "joe", "--json"]], ids=" ".join)
+def test_a_user_in_the_place_of_a_file(trace, words):
+    done = trace(*words, said=ALL)
+    assert (done.status, done.out) == (os.EX_NOINPUT, "")
+    assert done.err == "popperctl: joe: No such file or directory; for the sessions of a user: --user joe\n"
 
 
 def test_both_traces_of_the_configuration_are_read(trace, conf, tmp_path):
@@ -148,16 +160,19 @@ def test_names_of_sessions_whose_process_came_again(trace):
 
 
 def test_a_session_of_a_daemon(trace):
-    """Its mark has the number of the daemon and one of its own; both must be given."""
+    """Its mark has the number of the daemon and one of its own; both must be given. Its process is another one."""
     one = session(*logged_in("ann"), *quitted("ann"), pid="4711.2")
-    other = session(*logged_in("bob"), *quitted("bob"), pid="4711.22", at=100)
+    other = session("Handed to process 4799", *logged_in("bob"), *quitted("bob"), pid="4711.22", at=100)
     done = trace("--json", said=[one, other])
     assert [(row["session"], row["pid"], row["user"]) for row in done.json] == [
-        ("4711.2", 4711, "ann"), ("4711.22", 4711, "bob")]
+        ("4711.2", None, "ann"), ("4711.22", 4799, "bob")]
     assert names(trace()) == ["4711.2", "4711.22"]
+    assert [line.split()[:2] for line in trace().out.splitlines()] == [
+        ["SESSION", "PROCESS"], ["4711.2", "-"], ["4711.22", "4799"]]
     assert trace("show", "4711.2").out.startswith("4711.2: ann from 192.0.2.1, ")
-    assert trace("show", "4711.22@12:01:40").out.startswith("4711.22: bob from ")
+    assert trace("show", "4711.22@12:01:40").out.startswith("4711.22, process 4799: bob from ")
     assert " 4711.2  ann from" in trace("explain", "4711.2").out
+    assert " 4711.22, process 4799  bob from" in trace("explain", "4711.22").out
     done = trace("show", "4711")
     assert (done.status, done.err) == (os.EX_DATAERR,
                                        "popperctl: there is no session 4711; popperctl trace lists them\n")

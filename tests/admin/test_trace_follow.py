@@ -13,6 +13,7 @@ from popper.admin import following
 from popper.admin.following import Follower, ended, spoken
 from popper.admin.traces import Choice
 from tracing import asked, begun, logged_in, opened, quitted, session, written
+from tracing import conf, popperctl, trace    # noqa: F401, fixtures
 
 JOE = written(session(*logged_in(), *quitted()))
 ANN = written(session(*logged_in("ann", address="192.0.2.7"), *quitted("ann", "192.0.2.7"), pid=4712))
@@ -151,6 +152,16 @@ def test_lines_wait_until_it_is_known_whose_they_are(path, follow):
     assert len(coming(texts)) == len(opened())
 
 
+def test_lines_of_a_session_that_never_ended_are_not_those_of_the_next(path, follow):
+    """Numbers of processes come again."""
+    texts = spoken(follow(), Choice(user="joe"))
+    killed = session(*begun("192.0.2.7"), 'Received: "user ann"')
+    add(path, written(killed) + JOE)
+    found = [line for line, _ in coming(texts)]
+    assert len(found) == JOE.count("\n") and {line["address"] for line in found} == {"192.0.2.1"}
+    assert not any("ann" in line["text"] for line in found)
+
+
 def test_what_is_held_back_is_bounded_and_forgotten(path, follow, monkeypatch):
     monkeypatch.setattr(following, "MOST_HELD", 10)
     texts = spoken(follow(), Choice(user="joe"))
@@ -177,6 +188,23 @@ def test_whole_sessions(path, follow):
     (row, text), = coming(texts)
     assert (row["session"], row["outcome"]) == ("4711", "quit")
     assert text == "2026-11-21 12:00:00     4711  joe from 192.0.2.1: quit after 0.0 s, 3 commands, 667 octets sent"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["FIFO", "directory"])
+def test_what_is_no_file_is_named(trace, path, make):      # noqa: F811
+    make(path)
+    done = trace("follow", path)
+    assert (done.status, done.out) == (os.EX_NOINPUT, "")
+    assert done.err == f"popperctl: {path} is not a regular file, and cannot be followed\n"
+
+
+def test_what_is_no_file_meanwhile_is_waited_out(path, follow):
+    add(path, JOE)
+    follower = follow()
+    path.rename(f"{path}.1")
+    path.mkdir()
+    add(f"{path}.1", ANN)
+    assert marks(follower) == ["4712"] * ANN.count("\n")
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

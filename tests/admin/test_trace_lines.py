@@ -113,7 +113,7 @@ def test_lines_of_many_sessions_are_told_apart(tmp_path):
     many = [session(*logged_in(f"u{pid}"), pid / 1000, *retrieved(1, pid), *quitted(f"u{pid}"), pid=pid, at=pid / 9)
             for pid in range(1, 200)]
     found, reading = read(write(tmp_path / "t", *many))
-    assert sorted((each.pid, each.user, each.commands, each.outcome) for each in found) == [
+    assert sorted((each.process, each.user, each.commands, each.outcome) for each in found) == [
         (pid, f"u{pid}", 4, "quit") for pid in range(1, 200)]
     assert reading.lines == sum(map(len, many)) and reading.octets == (tmp_path / "t").stat().st_size
 
@@ -187,7 +187,8 @@ def test_sessions_of_a_daemon_have_a_number_of_their_own(tmp_path):
     assert reading.odd == 0
     assert {each.mark: (each.user, each.commands, each.outcome) for each in found} == {
         mark: (f"u{place}", 3, "quit") for place, mark in enumerate(marks)}
-    assert [each.pid for each in found if each.mark == "4711.22"] == [4711]
+    assert {each.mark: each.process for each in found} == {
+        "4711": 4711, **dict.fromkeys((mark for mark in marks if "." in mark))}
 
 
 def names_of(*marks):
@@ -300,7 +301,7 @@ def test_what_is_no_line_is_counted(tmp_path, octets, odd):
     for order in (good + octets, octets + (b"" if octets.endswith(b"\n") else b"\n") + good):
         (tmp_path / "t").write_bytes(order)
         found, reading = read(tmp_path / "t")
-        assert [each.outcome for each in found if each.pid == 4711] == ["quit"]
+        assert [each.outcome for each in found if each.process == 4711] == ["quit"]
         assert reading.odd == odd
 
 

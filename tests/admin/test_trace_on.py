@@ -50,6 +50,11 @@ def test_what_on_says(trace, conf, place, tmp_path):      # noqa: F811
     assert sorted(os.listdir(place)) == ["192.0.2.1", "2001:db8::1", "joe"]
 
 
+@pytest.mark.parametrize("who", ["12345", "1.2.3"])
+def test_a_name_of_digits_is_a_name(trace, conf, place, who):              # noqa: F811
+    assert trace("on", who).out.endswith(f" --user {who}\n")
+
+
 def test_a_day_that_is_not_today_is_named(trace, place):  # noqa: F811
     done = trace("on", "joe", "--for", "2d")
     assert f"{datetime.date.today() + datetime.timedelta(days=2)}, into" in done.out
@@ -58,7 +63,8 @@ def test_a_day_that_is_not_today_is_named(trace, place):  # noqa: F811
 def test_a_program_learns_the_end_and_the_file(trace, place, tmp_path):    # noqa: F811
     (row,) = trace("on", "joe", "--json").json
     assert (row["who"], row["file"]) == ("joe", f"{tmp_path}/popper.trace")
-    assert datetime.datetime.fromisoformat(row["until"]).timestamp() == int((place / "joe").read_text())
+    end = datetime.datetime.fromisoformat(row["until"])
+    assert end.tzinfo and end.timestamp() == int((place / "joe").read_text())
 
 
 def test_on_again_sets_the_end_anew(trace, place):        # noqa: F811
@@ -79,7 +85,8 @@ def test_the_umask_does_not_matter(trace, place, umask):  # noqa: F811
 
 @pytest.mark.parametrize("who, name", [
     ("joe", "joe"), ("j.o-e+x@example.org", "j.o-e+x@example.org"), ("::ffff:192.0.2.1", "192.0.2.1"), ("::1", "::1"),
-    ("2001:DB8:0:0::1", "2001:db8::1"), ("fe80::1%eth0", "fe80::1")])
+    ("2001:DB8:0:0::1", "2001:db8::1"), ("fe80::1%eth0", "fe80::1"),
+    ("12345", "12345"), ("1.2.3", "1.2.3")])
 def test_names_are_those_that_the_server_compares(who, name):
     assert watches.name_of(who) == name
 
@@ -114,8 +121,32 @@ def test_list(trace, conf, place):                        # noqa: F811
     who = [line.split()[0] for line in trace("list").out.splitlines()[1:]]
     assert who == ["bob", "192.0.2.1", "ann", "joe"]
     rows = trace("list", "--json").json
-    assert [row["left"] for row in rows[:2]] == ["always: trace_user"] * 2 and rows[0]["until"] is None
-    assert rows[2]["left"].startswith(("9 min", "10 min")) and rows[3]["left"].startswith(("1 h 59", "2 h 0"))
+    assert rows[:2] == [{"who": who, "until": None, "left": None} for who in ("bob", "192.0.2.1")]
+    assert 540 < rows[2]["left"] <= 600 and 7140 < rows[3]["left"] <= 7200
+    assert until(place / "joe") == pytest.approx(rows[3]["left"], abs=60)
+    end = datetime.datetime.fromisoformat(rows[3]["until"])
+    assert end.tzinfo and end.timestamp() == int((place / "joe").read_text())
+
+
+def test_list_for_a_person(trace, conf, place):           # noqa: F811
+    trace("on", "joe", "--for", "2h")
+    conf.write_text(conf.read_text() + "trace_user bob\n")
+    _, bob, joe = (line.split(None, 3) for line in trace("list").out.splitlines())
+    assert bob == ["bob", "-", "always:", "trace_user"]
+    end = datetime.datetime.fromtimestamp(int((place / "joe").read_text()))
+    assert joe[1:3] == f"{end:%Y-%m-%d %H:%M:%S}".split() and joe[3] in ("1 h 59 min", "2 h 0 min")
+
+
+@pytest.mark.parametrize("directives, who, told", [
+    ("", "nosuch", True), ("", "joe", False), ("", "root", False), ("", "jo", True), ("", "192.0.2.1", False),
+    ("auth popper.auth.file\n", "nosuch", False)])
+def test_who_is_nobody_is_remarked(trace, conf, place, directives, who, told):       # noqa: F811
+    """And traced all the same: it may be what somebody mistypes."""
+    conf.write_text(conf.read_text() + directives)
+    done = trace("on", who)
+    assert done.status == 0 and os.listdir(place) == [who]
+    assert done.err == told * (f"popperctl: there is no user {who}, in the system or in password_file; who says that "
+                               "name is traced\n")
 
 
 @pytest.mark.parametrize("command", [["list"], ["on", "ann"], ["off", "ann"]], ids=" ".join)

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from dialogue import ONE, THREE, TWO, mbox, site         # noqa: F401, a fixture
+from on_its_own import start                             # noqa: F401, a fixture
 from tracing import popperctl                            # noqa: F401, a fixture
 
 USER, PASSWORD = "mrose", "tanstaaf"
@@ -21,7 +22,7 @@ class Traced:
         self.popperctl = popperctl
         self.file = site.place / "trace"
         self.conf = tmp_path / "popper.conf"
-        self.conf.write_text(f"trace_file {self.file}\ntrace_dir {tmp_path}/on\n")
+        self.conf.write_text(f"trace_file {self.file}\ntrace_dir {tmp_path}/on\npassword_file {site.passwords}\n")
         site.deliver(mbox(ONE, TWO, THREE))
 
     def session(self, **settings):
@@ -57,6 +58,20 @@ def test_the_table(traced):
     assert (row["user"], row["outcome"], row["commands"], row["logged_in"]) == (USER, "quit", 5, True)
     assert set(row["waits"]) >= {"client", "DNS", "authentication", "locks", "scan", "disk"}
     assert row["pid"] == pop.child and traced.told() == []
+
+
+def test_the_session_of_a_daemon_tells_its_process(traced, start):         # noqa: F811
+    """Not that of the master, by which its name begins: a signal to it would end the server."""
+    daemon = start(trace_file=traced.file, trace_user=USER)
+    daemon.log_in()
+    (process,) = [each["pid"] for each in daemon.sessions(1)]
+    other = daemon.call()
+    other.ok(f"USER {USER}")
+    other.err(f"PASS {PASSWORD}")
+    assert [(row["session"], row["pid"]) for row in traced.table()][:1] == [(f"{daemon.pid}.1", process)]
+    (sentence, *_) = traced.told()
+    assert sentence.startswith(f"Another session holds the mailbox: {daemon.pid}.1 (process {process}) from 127.0.0.1,")
+    assert f"{daemon.pid}.1, process {process}: {USER} from " in traced.trace("show", f"{daemon.pid}.1").out
 
 
 def test_the_screen(traced):
@@ -204,7 +219,7 @@ def test_a_session_said_again(traced, tmp_path):
     for command in ("CAPA", "LIST", "UIDL", "RETR 1", "TOP 2 1", "XTND XLST subject"):
         pop.text(command)
     pop.ok("UIDL 3")
-    pop.err("BOGUS \0\xff")
+    pop.err("BOGUS \1\xff")
     pop.ok("DELE 2")
     pop.quit()
     pid, before = str(pop.child), traced.site.mailbox().read_bytes()

@@ -1,6 +1,8 @@
 """Reading the text that docopt reads."""
 
-from popper.admin.usage import command, commands, forms, options, synonyms
+import pytest
+
+from popper.admin.usage import clash, command, commands, forms, options, synonyms
 
 TEXT = """Usage:
   popperctl fruit list [-C FILE] [--json] [NAME]...
@@ -35,6 +37,15 @@ def test_the_command_of_a_form():
 
 def test_options():
     assert options(forms(TEXT)[1]) == ["-C", "-n", "--salt", "--sugar"]
+
+
+@pytest.mark.parametrize("given, said", [
+    ("", ""), ("--salt", ""), ("--json", ""), ("--salt --sugar", "--salt and --sugar do not go together"),
+    ("--json --salt", "--json and --salt do not go together"), ("--wet", "--wet goes with --all only"),
+    ("--wet --all", ""), ("--all --json", "--all and --json do not go together")])
+def test_what_does_not_go_together(given, said):
+    text = forms(TEXT.replace("list --all", "list --all [--wet]"))
+    assert clash(text, given.split()) == said
 
 
 def test_synonyms():

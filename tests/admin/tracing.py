@@ -106,9 +106,11 @@ def quitted(user="joe", address=ADDRESS, update=""):
 
 @pytest.fixture
 def conf(tmp_path):
-    """A configuration whose traces are under tmp_path."""
+    """A configuration whose traces are under tmp_path, and that knows joe, ann and bob."""
     path = tmp_path / "popper.conf"
-    path.write_text(f"trace_file {tmp_path}/popper.trace\ntrace_dir {tmp_path}/run/trace\n")
+    (tmp_path / "users").write_text("# ours\njoe:x\nann:x:1:1\nbob:x\n")
+    path.write_text(f"trace_file {tmp_path}/popper.trace\ntrace_dir {tmp_path}/run/trace\n"
+                    f"password_file {tmp_path}/users\n")
     return path
 
 
