@@ -51,7 +51,7 @@ def test_a_good_session_is_silent():
 @pytest.mark.parametrize("line", [b"\0PASS tanstaaf", b"PASS:tanstaaf", b"PASS\xa0tanstaaf", b"tanstaaf", b"AG1yb3NlAHRhbnN0YWFm",
                                   b"password tanstaaf"])
 def test_what_is_no_command_may_be_a_password(line):
-    """security.md row 25: a client that mistypes the word, or says it to who asked for something else."""
+    """A client that mistypes the word, or says it to who asked for something else."""
     one = talk(True)
     reply, = say(one, b"USER mrose\r\n" + line + b"\r\n")[1:]
     assert reply.text.startswith("Unknown command: ") and "xxxx" not in reply.text

@@ -69,7 +69,7 @@ def test_one_prefix(start):
 
 
 def test_so_many_a_second(start):
-    """As many as fit in a second may come at once; when it has passed, others may."""
+    """sec.12: as many as fit in a second may come at once; when it has passed, others may."""
     daemon = start(accepts=5)
     replies = [daemon.call(greeted=False).reply() for _ in range(30)]
     assert replies[:5] == [replies[0]] * 5 and replies[0].startswith("+OK ")
@@ -97,7 +97,21 @@ def test_strangers(site, start):
     assert told(daemon, "maxstrangers") == (["warning: maxstrangers: a connection from 127.0.0.2 is refused"], 4)
 
 
+def test_users_come_in_beside_the_silent_and_the_aborted(site, start):
+    """sec.02: hundreds that say nothing, or hung up before they heard anything, keep nobody out, and are kept."""
+    site.deliver(mbox(ONE))
+    daemon = start(maxstrangers=1000, sameaddrmax=1000)
+    silent = [daemon.call() for _ in range(200)]
+    for _ in range(200):
+        daemon.call(greeted=False).hang_up()
+    daemon.log_in().quit()
+    for pop in silent:
+        pop.quit()
+    assert daemon.status["counters"]["logins"] == 1
+
+
 def test_users_come_in_through_a_flood(site, start):
+    """sec.12: whoever calls faster than he is answered takes the places of his own kind only."""
     site.deliver(mbox(ONE))
     daemon = start(maxstrangers=20)
     flood = []

@@ -12,6 +12,7 @@ import pytest
 import popper.auth
 from conftest import PASSWORD as SYSTEM_PASSWORD
 from dialogue import ONE, PASSWORD, ROOT, TWO, UID, USER, mbox, site, wire          # noqa: F401
+from on_its_own import start                                                          # noqa: F401
 from popper.account import Account, Credentials
 from popper.auth import authenticate, crypt, file, getpw
 from popper.errors import Denied
@@ -151,6 +152,21 @@ def test_passwords_hold_no_separators(site, password):
         pop = site.session()
         pop.ok("USER octets")
         assert pop.err(f"PASS {re.split('[^a-z]', password)[0]}").startswith("[AUTH] ")
+
+
+@pytest.mark.parametrize("password", ["pass\tword", "pass\x01word", "\x00admin", "x\x00mrose\x00x"])
+def test_passwords_hold_no_separators_between_processes(site, start, password):
+    """row 23: what is said between who reads the password and who tries it is led by lengths."""
+    site.add("octets", password.replace("\0", ""))
+    site.deliver(mbox(ONE), "octets")
+    pop = start().call()
+    pop.ok("USER octets")
+    if "\0" in password:
+        assert pop.err(f"PASS {password}").startswith("[AUTH] ")
+        assert pop.end() == b""
+    else:
+        assert pop.ok(f"PASS {password}").startswith("octets has 1 ")
+        pop.quit()
 
 
 def test_two_users_with_one_password(site):
