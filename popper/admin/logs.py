@@ -63,15 +63,17 @@ class Source:
 
 
 def usual(trace: str = "") -> "list[str]":
-    """The logs that are there on this system, with what was rotated of them; the journal where there is none.
-    trace: a trace file that may be there as well."""
-    found = []
-    for place in (*PLACES, *filter(None, [trace])):
-        escaped = glob.escape(place)
-        for name in itertools.chain(*map(glob.glob, (escaped, escaped + ".[0-9]*", escaped + "-[0-9]*"))):
-            if os.path.isfile(name):
-                found.append(name)
-    return sorted(set(found)) or [JOURNAL]
+    """The logs that are there on this system, with what was rotated of them. Where there is none the trace file, which
+    tells of the same sessions, and where that is not there either the journal."""
+    return _there(PLACES) or _there((trace,) if trace else ()) or [JOURNAL]
+
+
+def _there(places: "tuple[str, ...]") -> "list[str]":
+    found = set()
+    for place in map(glob.escape, places):
+        found.update(filter(os.path.isfile, itertools.chain(
+            *map(glob.glob, (place, place + ".[0-9]*", place + "-[0-9]*")))))
+    return sorted(found)
 
 
 class Reading:
