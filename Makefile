@@ -33,7 +33,7 @@ demo:
 	@$(PYTHON) tests/demo.py $(BUILD)/demo $(PORT)
 
 check: $(VENV)/ready packages
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python $(if $(TESTS),-m pytest $(TESTS),tests/check.py)
 
 # The environment of the tests: popper as pip installs it, from this tree, and what the tests need.
 $(VENV)/ready: setup.cfg | packages

@@ -29,18 +29,17 @@ os.chmod(ROOM, 0o755)
 TREE = Path(__file__).resolve().parent.parent
 PASSWORD = "s3cret pass"
 
+claims = []                    # sockets whose names keep a port for this run: another may share the network with it
+alone = []                     # the locked file that says that no other run may use what is the system's
+
 
 def pytest_configure(config):
     config.pluginmanager.register(secrecy)
 
 
 def pytest_sessionstart(session):
-    """One run by root at a time: accounts, spool and log socket are the system's. Whoever runs us in the background may
-    have had SIGINT ignored; what the tests start is to hear it."""
+    """Whoever runs us in the background may have had SIGINT ignored; what the tests start is to hear it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if os.geteuid() == 0:
-        session.config.alone = open("/run/popper-tests.lock", "w")
-        fcntl.flock(session.config.alone, fcntl.LOCK_EX)
 
 
 def pytest_sessionfinish(session):
@@ -50,8 +49,8 @@ def pytest_sessionfinish(session):
 def pytest_unconfigure(config):
     if not getattr(config, "keep_room", True):
         shutil.rmtree(ROOM, ignore_errors=True)
-    if hasattr(config, "alone"):
-        config.alone.close()
+    for one in (*claims, *alone):
+        one.close()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -60,6 +59,13 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_collection_finish(session):
+    """One run at a time of those that need root: accounts, spool and log socket are the system's."""
+    if os.geteuid() == 0 and any(item.get_closest_marker("root") for item in session.items):
+        alone.append(open("/run/popper-tests.lock", "w"))
+        fcntl.flock(alone[0], fcntl.LOCK_EX)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -88,10 +94,11 @@ def signal_mask():
 
 
 @pytest.fixture(autouse=True)
-def guessers():
+def guessers(request):
     """The wrong passwords of one test slow down no other: all of them come from here."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        os.unlink(Options().guessers)
+    if alone and request.node.get_closest_marker("root"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(Options().guessers)
 
 
 @pytest.fixture(scope="session")
@@ -196,9 +203,6 @@ def spool(account):
     for left in Path("/var/mail").glob(f"*{account.name}*"):
         left.unlink(missing_ok=True)         # a session that ends just now may be quicker
     return account
-
-
-claims = []                    # sockets whose names keep a port for this run: another may share the network with it
 
 
 def free_port():

@@ -40,6 +40,7 @@ CONFIGURATION = """\
 bindto 127.0.0.1:{port}
 auth file
 password_file {directory}/users
+guessers {directory}/guessers
 mailbox {spool}/%u
 bulletins {bulletins}
 new_user_bulletins 1

@@ -222,6 +222,7 @@ class Site:
         self.may_fail = False                # whether "internal error" in the log is what the test wants
         self.sessions = []
         self.settings = dict(password_file=str(self.passwords), mailbox=f"{self.spool}/%u", auth=("file",),
+                             guessers=f"{self.place}/guessers",
                              hostname=HOST, log="stderr", lookup=False, fail_delay=0, lock_timeout=5, fsync=False)
         self.add(USER, PASSWORD)
 

@@ -258,7 +258,7 @@ def test_a_session_imports_what_bulletins_need_only_where_there_are_any(installe
             os.chown(path, test_start.NOBODY, test_start.NOBODY)
     numbers = f"{test_start.NOBODY}:{test_start.NOBODY}"
     (place / "users").write_text(f"{test_start.USER}:{test_start.HASH}:{numbers}::/:\n")
-    conf = f"password_file {place}/users\nmailbox {mail}/%u\npopbull_dir {mail}\n"
+    conf = f"password_file {place}/users\nmailbox {mail}/%u\npopbull_dir {mail}\nguessers {place}/guessers\n"
     ended = []
     for number, more in enumerate(("", f"bulletins {directory}\n")):
         (place / "popper.conf").write_text(conf + more)

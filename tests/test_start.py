@@ -94,7 +94,7 @@ def with_password_file(installed):
         for each in (mail, mail / USER):
             os.chown(each, NOBODY, NOBODY)
     (place / "users").write_text(f"{USER}:{HASH}:{NOBODY}:{NOBODY}::/:\n")
-    (place / "popper.conf").write_text(f"password_file {place}/users\nmailbox {mail}/%u\n")
+    (place / "popper.conf").write_text(f"password_file {place}/users\nmailbox {mail}/%u\nguessers {place}/guessers\n")
     return told(installed / "sbin" / "popper", USER, "-s", "-C", str(place / "popper.conf"))
 
 

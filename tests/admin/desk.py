@@ -1,5 +1,6 @@
 """A directory of bulletins, users with places for their receipts, and popperctl to look after them: to import."""
 
+import encodings.ascii                       # noqa: F401, the same
 import io
 import os
 import shutil
@@ -7,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import filelock                              # noqa: F401, who becomes nobody may not be let into the library
 import pytest
 
 from ctl import Terminal, popperctl          # noqa: F401, a fixture
