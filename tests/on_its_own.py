@@ -142,14 +142,6 @@ def connects(control, path):
     return True
 
 
-def has_ended(pid):
-    """Whether a process has ended, reaped or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def descriptors(pid):
     """{number: what it leads to} of a process."""
     found = {}

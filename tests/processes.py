@@ -42,6 +42,25 @@ def dead_process():
     return child.pid
 
 
+def state_of(pid):
+    """(letter by which the system calls the state of a process, its parent's number); "" for one that is no more."""
+    try:
+        letter, parent = Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    return letter, int(parent)
+
+
+def has_ended(pid):
+    """Whether a process has ended, reaped or not."""
+    return state_of(pid)[0] in ("", "Z", "X")
+
+
+def is_zombie(pid):
+    """Whether a process has ended, and its parent has yet to ask how."""
+    return state_of(pid)[0] == "Z"
+
+
 def in_child(call, before=None):
     """What `call` gives, in words, in a process of its own."""
     reading, writing = os.pipe()

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import wait_until
 from dialogue import HOST, ONE, PASSWORD, PATIENCE, TWO, USER, Dialogue, mbox, site          # noqa: F401
-from on_its_own import descriptors, has_ended, start                          # noqa: F401
+from on_its_own import descriptors, start                                     # noqa: F401
+from processes import has_ended
 
 ENDING = "-ERR [SYS/TEMP] This server is ending."
 
@@ -185,7 +186,7 @@ def test_nothing_is_left_of_two_hundred_sessions(site, start):
         for each in sessions:
             each.socket.close()
         wait_until(lambda: daemon.children() == crew, PATIENCE)
-    assert {pid: len(descriptors(pid)) for pid in (daemon.pid, *crew)} == before
+    wait_until(lambda: {pid: len(descriptors(pid)) for pid in (daemon.pid, *crew)} == before)     # also who is told late
     status = daemon.status
     assert status["sessions"] == [] and status["strangers"] == 0
     assert status["counters"]["logins"] == status["counters"]["connections"] == 201

@@ -14,9 +14,10 @@ import pytest
 
 from conftest import wait_until
 from dialogue import HOST, ONE, PASSWORD, PATIENCE, TWO, USER, Dialogue, mbox, site          # noqa: F401
-from on_its_own import GREETING, descriptors, has_ended, start                        # noqa: F401
+from on_its_own import GREETING, descriptors, start                                   # noqa: F401
 from popper import takeover
 from popper.guessers import Guessers
+from processes import has_ended
 
 
 @pytest.fixture

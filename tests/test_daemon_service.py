@@ -12,8 +12,9 @@ import pytest
 
 from conftest import TREE, wait_until
 from dialogue import ONE, PATIENCE, USER, mbox, site           # noqa: F401
-from on_its_own import Daemon, descriptors, has_ended, start   # noqa: F401
+from on_its_own import Daemon, descriptors, start   # noqa: F401
 from popper import VERSION
+from processes import has_ended
 
 
 # -- the control socket ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 import clients
 from clients import wire
 from conftest import wait_until
+from processes import has_ended
 
 pytestmark = pytest.mark.root
 
@@ -112,14 +113,6 @@ def processes(client):
         return int(child)
     session = child_of(client.server.process.pid)
     return session, child_of(session)
-
-
-def state(pid):
-    """The letter by which the system calls the state of a process; Z for one that is no more."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "Z"
 
 
 class AtCall:
@@ -358,7 +351,7 @@ def test_a_session_that_is_killed(client):
         pop.dele(2)
         session, keeper = processes(client)
         os.kill(session, signal.SIGKILL)
-        wait_until(lambda: state(session) == "Z" and state(keeper) == "Z")
+        wait_until(lambda: has_ended(session) and has_ended(keeper))
         assert client.left_over() == set()
         assert octets_of(client.account) == before
     serves_and_accepts(client, (1, 2, 3))
@@ -373,7 +366,7 @@ def test_a_session_that_is_killed_in_its_update(client):
         with AtCall(session, "ftruncate", "KILL"):
             with pytest.raises((poplib.error_proto, OSError)):
                 pop.quit()
-            wait_until(lambda: state(session) == "Z" and state(keeper) == "Z")
+            wait_until(lambda: has_ended(session) and has_ended(keeper))
         assert client.left_over() == set()
         assert octets_of(client.account) == before
     serves_and_accepts(client, (1, 2, 3))
@@ -391,7 +384,7 @@ def test_a_session_that_is_killed_with_its_keeper(client, orphans):
             update.wait_for_stop()
             os.kill(keeper, signal.SIGKILL)
             os.kill(session, signal.SIGKILL)
-            wait_until(lambda: state(session) == "Z")
+            wait_until(lambda: has_ended(session))
             os.waitpid(keeper, 0)
     assert client.left_over() == {f"{account.name}.lock", f".{account.name}.pop"}
     serves_and_accepts(client, (1, 2))

@@ -12,6 +12,7 @@ import pytest
 from conftest import TREE, wait_until
 from popper import detach
 from popper.errors import ConfigError
+from processes import has_ended, state_of
 
 # What each process under test begins with. `say` tells the test something from where there is no terminal any more.
 HEAD = """
@@ -90,23 +91,6 @@ def run(tmp_path):
         process.wait()
 
 
-def state(pid):
-    """State and parent of a process."""
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[:2]
-
-
-def ended(pid):
-    try:
-        return state(pid)[0] == "Z"
-    except OSError:
-        return True
-
-
-def parent(pid):
-    return int(state(pid)[1])
-
-
 def inode(path):
     return os.stat(path).st_ino
 
@@ -127,10 +111,10 @@ def test_the_command_ends_with_0_when_the_daemon_is_ready_and_the_daemon_goes_on
     assert process.poll() is None            # it waits as long as the daemon has not spoken
     run.let_go()
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
-    assert not ended(pid)
+    assert not has_ended(pid)
     run.let_go()
     run.wait_for("ended")
-    wait_until(lambda: ended(pid))
+    wait_until(lambda: has_ended(pid))
 
 
 def test_the_daemon_has_no_terminal_no_directory_and_no_streams_of_ours(run):
@@ -154,7 +138,7 @@ def test_the_daemon_has_no_terminal_no_directory_and_no_streams_of_ours(run):
     group, session, pid = map(int, run.wait_for("ids"))
     assert session == group != pid           # it leads no session, so no terminal can become its own
     assert session != os.getsid(0)
-    wait_until(lambda: parent(pid) != session)       # who made it has ended, or is about to
+    wait_until(lambda: state_of(pid)[1] != session)       # who made it has ended, or is about to
     assert run.wait_for("cwd") == ["/"]
     assert run.wait_for("streams") == ["/dev/null"] * 3
     assert run.wait_for("tty") == ["6"]      # ENXIO
@@ -202,7 +186,7 @@ def test_children_that_were_forked_before_do_not_keep_the_command_waiting(run):
             os._exit(0)
         ready.ready()
     """)[0] == 0
-    assert not ended(int(run.wait_for("pid")[0]))
+    assert not has_ended(int(run.wait_for("pid")[0]))
     run.let_go()
 
 
@@ -311,7 +295,7 @@ def test_the_file_of_a_daemon_that_was_killed_is_stale_though_its_children_live(
     wait_until(lambda: len(run.said()) == 2)
     first.kill()
     first.wait()
-    assert not ended(int(run.said()[1].split()[1]))
+    assert not has_ended(int(run.said()[1].split()[1]))
     second = started(run)
     with open(run.path) as file:
         assert file.read() == f"{second.pid}\n"

@@ -16,6 +16,7 @@ from popper.account import SAFE, Account, Credentials
 from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, Refused
 from popper.login import _is_roots, Login, mailbox_of
 from popper.peer import LATER, UNKNOWN, VERIFIED, Peer
+from processes import has_ended
 
 
 class Journal:
@@ -338,19 +339,11 @@ def test_a_hashed_spool(site):
     assert site.logged("POP login") == [f'notice: (v{VERSION}) POP login by user "{USER}" at (local) local']
 
 
-def lives(pid):
-    """Whether there is such a process, and it has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def children_of(pid, count):
     """The children of a session, when there are so many that live: who spoke to the stranger ends soon."""
     def there():
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        living = [int(child) for child in children if lives(child)]
+        living = [int(child) for child in children if not has_ended(child)]
         return [living] if len(living) == count else None
     return wait_until(there)[0]
 
@@ -375,7 +368,7 @@ def test_in_a_spool_of_the_group_mail_a_keeper_holds_the_locks(site):
     pop.ok("DELE 1")
     pop.quit()
     assert site.mailbox().read_bytes() == mbox(TWO) and site.left_over() == []
-    wait_until(lambda: not lives(keeper))
+    wait_until(lambda: has_ended(keeper))
 
 
 @pytest.mark.root

@@ -12,6 +12,7 @@ from conftest import wait_until
 from popper import submit
 from popper.errors import TEMPORARY, Refused
 from popper.submit import ARGUMENTS, Submission
+from processes import has_ended
 
 MESSAGE = b"To: ann@example.org\nSubject: hello\n\n.\nFrom me\n\xe4\0\n"
 
@@ -192,15 +193,7 @@ def test_a_sendmail_that_hangs_is_killed_with_all_it_started(sendmail, home):
     assert refused.reason == f"{submission.program} did not end in 1 s"
     own, child = map(int, (home / "got").read_text().split())
     assert is_gone(own)
-    wait_until(lambda: is_gone(child) or is_zombie(child))   # the latter is for init to bury
-
-
-def is_zombie(process):
-    try:
-        with open(f"/proc/{process}/stat", encoding="latin-1") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    wait_until(lambda: has_ended(child))     # maybe for init to bury
 
 
 @pytest.mark.parametrize("script", ["exit 0", "exit 3"])

@@ -11,8 +11,9 @@ import pytest
 
 from conftest import wait_until
 from dialogue import HOST, ONE, PATIENCE, Dialogue, mbox, site         # noqa: F401
-from on_its_own import descriptors, has_ended, start                   # noqa: F401
+from on_its_own import descriptors, start                              # noqa: F401
 from popper.guessers import Guessers
+from processes import has_ended
 
 pytestmark = pytest.mark.root
 CALLS = "read,readv,pread64,recvfrom,recvmsg,recvmmsg,setuid,setreuid,setresuid,splice,sendfile"

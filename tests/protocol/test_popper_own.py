@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -10,6 +9,7 @@ from conftest import wait_until
 from dialogue import ONE, ROOT, TWO, UID, USER, mbox, site          # noqa: F401
 from popper.errors import Refused
 from popper.submit import Submission
+from processes import has_ended
 
 MAIL = b"From: mrose@example.org\r\nTo: ann@example.org\r\nSubject: hi\r\n\r\n..\r\n...two\r\nend\r\n"
 UNSTUFFED = b"From: mrose@example.org\nTo: ann@example.org\nSubject: hi\n\n.\n..two\nend\n"
@@ -204,17 +204,9 @@ def test_sendmail_that_hangs(tmp_path):
     with pytest.raises(Refused, match="Unable to send message"):
         submission.send()
     for pid in map(int, pids.read_text().split()):
-        wait_until(lambda: _is_over(pid))
+        wait_until(lambda: has_ended(pid))   # or it waits for an init that does not come
     with pytest.raises(ChildProcessError):
         os.waitpid(int(pids.read_text().split()[0]), 0)
-
-
-def _is_over(pid):
-    """Whether a process is gone, or waits for an init that does not come."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def test_xmit_of_too_much(site, sendmail):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from conftest import wait_until
 from dialogue import PATIENCE, Dialogue
+from processes import state_of
 
 
 class Gone(Exception):
@@ -50,7 +51,7 @@ class Process:
     def __init__(self, pid, parent=None):
         self.pid = pid
         self.descriptor = os.pidfd_open(pid)
-        if parent is not None and parent_of(pid) != parent:
+        if parent is not None and state_of(pid)[1] != parent:
             self.close()
             raise ProcessLookupError
 
@@ -81,13 +82,6 @@ def is_readable(descriptor, seconds):
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
-
-
-def parent_of(pid):
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 def uid_of(pid):

@@ -16,6 +16,7 @@ import pytest
 from conftest import wait_until
 from dialogue import ONE, PASSWORD, TWO, Dialogue, mbox, site             # noqa: F401
 from on_its_own import GREETING, descriptors, start                       # noqa: F401
+from processes import is_zombie
 
 SILENT, USERS = int(os.environ.get("SILENT", 2000)), int(os.environ.get("USERS", 200))
 POLLS, AT_ONCE = int(os.environ.get("POLLS", 10000)), 50
@@ -147,10 +148,3 @@ def test_ten_thousand_polls_with_sessions_killed_as_they_go(start, users, site):
     assert daemon.crew() == crew and not [pid for pid in daemon.children() if is_zombie(pid)]
     assert not each_in_turn(users, 20, lambda name: polled(place, name)), "somebody's lock is left"
     assert [path.name for path in site.spool.iterdir() if path.name not in users] == []
-
-
-def is_zombie(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return False
