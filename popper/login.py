@@ -94,7 +94,7 @@ class Login:
         asked = time.monotonic()
         self._let_wait(credentials.user)
         try:
-            self.account = account = auth.authenticate(credentials, self.options)
+            self.account = account = auth.authenticate(credentials, self.options, place_of(self.peer))
         except Denied as denied:
             self._turn_away(credentials.user, denied)
             raise

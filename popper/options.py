@@ -70,9 +70,12 @@ def _networks(text):
     return networks_of(text.split())
 
 
+MODULES = ("file", "getpw", "pam")            # of popper.auth
+
+
 def _modules(text):
     words = tuple(text.split())
-    if not words or any("." not in word and word not in ("file", "getpw") for word in words):
+    if not words or any("." not in word and word not in MODULES for word in words):
         raise ValueError
     return words
 
@@ -97,13 +100,19 @@ def _name(text):
     return text
 
 
+def _service(text):
+    if "/" in _name(text):
+        raise ValueError
+    return text
+
+
 FACILITIES = ("auth", "authpriv", "daemon", "mail", "user") + tuple(f"local{n}" for n in range(8))
 
 # directive: (reader of its value, default, what is expected)
 DIRECTIVES = {
     "accepts": (_whole(0, 100000), 0, "connections a second, 0 to 100000 (0: any number)"),
     "allow_deny": (_path, "", "the absolute path of a file"),
-    "auth": (_modules, ("file", "getpw"), "names out of file and getpw, or modules of one's own as PACKAGE.MODULE"),
+    "auth": (_modules, ("file", "getpw"), "names out of file, getpw, pam, or modules of one's own as PACKAGE.MODULE"),
     "autoclose": (_whole(0, 86400), 0, "seconds, 0 to 86400 (0: never)"),
     "bindto": (_addresses, (("", 110),), "[ADDRESS][:PORT], IPv6 in brackets; several with spaces between them"),
     "bulletin_max": (_whole(1, 16777216), 1048576, "octets, 1 to 16777216"),
@@ -133,6 +142,7 @@ DIRECTIVES = {
     "maxstrangers": (_whole(10, 100000), 2000, "a number, 10 to 100000"),
     "min_uid": (_whole(1, 2**31), 11, "a user number, 1 or more"),
     "new_user_bulletins": (_whole(0, 1000), 0, "a number, 0 to 1000"),
+    "pam_service": (_service, "popper", "the name of a file in /etc/pam.d"),
     "password_file": (_path, "", "the absolute path of a file"),
     "pid_file": (_path, "", "the absolute path of a file"),
     "popbull_dir": (_path, "", "the absolute path of a directory"),

@@ -161,7 +161,7 @@ CALLER = ("192.0.2.1", b"mrose")
 
 def test_who_guesses_waits_before_it_is_tried_and_is_counted(site, naps, monkeypatch):
     guessers = Guessers(7.5)
-    monkeypatch.setattr(auth, "authenticate", lambda credentials, options: guessers.told.append("tried") or deny())
+    monkeypatch.setattr(auth, "authenticate", lambda credentials, options, address: guessers.told.append("tried") or deny())
 
     def deny():
         raise Denied("")
@@ -172,7 +172,7 @@ def test_who_guesses_waits_before_it_is_tried_and_is_counted(site, naps, monkeyp
 
 def test_while_others_of_the_address_are_tried_it_waits_and_takes_its_turn_after_them(site, naps, monkeypatch):
     guessers = Guessers(7.5, seats=2)
-    monkeypatch.setattr(auth, "authenticate", lambda credentials, options: guessers.told.append(guessers.sits) or deny())
+    monkeypatch.setattr(auth, "authenticate", lambda credentials, options, address: guessers.told.append(guessers.sits) or deny())
 
     def deny():
         raise Denied("")
@@ -191,7 +191,7 @@ def test_who_is_too_late_is_not_tried_and_not_counted(site, naps, monkeypatch):
 
 
 def test_a_wrong_password_that_the_client_is_told_more_of_is_no_guess(site, naps, monkeypatch):
-    def authenticate(credentials, options):
+    def authenticate(credentials, options, address):
         raise Denied("Your account has expired.")
     guessers = Guessers()
     monkeypatch.setattr(auth, "authenticate", authenticate)
@@ -203,7 +203,7 @@ def test_a_wrong_password_that_the_client_is_told_more_of_is_no_guess(site, naps
 def test_trouble_with_the_memory_of_guessers_is_told_and_lets_in(site, naps, monkeypatch):
     log, guessers = Journal(), Guessers(trouble="/run/popper/guessers cannot be used.")
     account = Account("mrose")
-    monkeypatch.setattr(auth, "authenticate", lambda credentials, options: account)
+    monkeypatch.setattr(auth, "authenticate", lambda credentials, options, address: account)
     one = Login(site.options(), Peer("192.0.2.1"), log, guessers=guessers)
     assert one._authenticated(Credentials(b"mrose", b"x")) is account
     assert log.at("warning") == ["/run/popper/guessers cannot be used."]
@@ -260,7 +260,7 @@ def test_the_peer_is_settled_before_anybody_is_asked(site, naps, monkeypatch):
     told = []
     peer = SimpleNamespace(name="pc", address="192.0.2.1", introduce=lambda log, spent: told.append("peer") or log.notice("a false name"))
 
-    def authenticate(credentials, options):
+    def authenticate(credentials, options, address):
         told.append("auth")
         raise Denied("")
     monkeypatch.setattr(auth, "authenticate", authenticate)
@@ -272,7 +272,7 @@ def test_the_peer_is_settled_before_anybody_is_asked(site, naps, monkeypatch):
 
 
 def test_trouble_of_ours_is_no_failed_login(site, naps, monkeypatch):
-    def authenticate(credentials, options):
+    def authenticate(credentials, options, address):
         raise Refused("System error, can't verify passwords.", PERMANENT)
     monkeypatch.setattr(auth, "authenticate", authenticate)
     log = Journal()

@@ -131,9 +131,9 @@ def find_nothing(pop, user, password):
 
 
 def turned_away(pop, user, password):
-    """A session that comes to nothing."""
+    """A session that comes to nothing, at a name that nobody has: what its verification would cost is spent."""
     pop.reply()
-    pop.ok(f"USER {user}")
+    pop.ok(f"USER {user}-x")
     pop.err(f"PASS not-{password}")
     assert pop.end() == b""
 
@@ -191,7 +191,7 @@ def conf():
         (place / "bulletins" / "00001.tidings").write_text(f"From root Tue Jan  2 03:04:05 2024\n{ONE.decode()}")
         (place / "popper.conf").write_text(f"""
             hostname {HOST}\nsendmail /bin/true\ndns_timeout 1\nfail_delay 0\nlog stderr\nstatistics yes
-            auth popper.auth.file getpw\npassword_file {place}/passwords\nunprivileged_user {UNPRIVILEGED}
+            auth popper.auth.file pam getpw\npassword_file {place}/passwords\nunprivileged_user {UNPRIVILEGED}
             allow_deny {place}/allow\ntrusted {place}/trusted\nhosts_access yes\nguessers {place}/guessers
             bulletins {place}/bulletins\nnew_user_bulletins 1\nproxy_from {PROXY}\nmaxsessions 2\nmaxstrangers 10
             control {place}/control\npid_file {place}/pid\ntrace_user nobody-else\ntrace_file {place}/trace

@@ -14,6 +14,7 @@ from popper.account import plain_name
 from popper.admin.console import Failed
 from popper.admin.times import UNITS
 from popper.admin.tracelines import lasting
+from popper.options import MODULES
 from popper.peer import plain
 
 FOR = "10m"                    # how long, when nobody says
@@ -208,7 +209,7 @@ def _dated(seconds: float) -> datetime.datetime:
 
 def _is_known(user: str, options) -> bool:
     """Whether somebody could log in by that name, as far as that can be told here."""
-    if set(options.auth) - {"file", "getpw"}:
+    if set(options.auth).difference(MODULES):
         return True                          # what other modules know is known to them alone
     try:
         pwd.getpwnam(user)

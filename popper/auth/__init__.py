@@ -2,9 +2,12 @@
 
 The contract of a module (popper.auth.NAME, or a dotted path of one's own):
 
-    authenticate(user: str, password: bytes, options) -> Account   the password is right
-                                                      -> None      no such user here; the next module is asked
-    raises Denied(text, reason)                                    there is such a user, and this is not good enough
+    authenticate(user: str, password: bytes, options, address: str)
+            -> Account                       the password is right
+            -> None                          no such user here; the next module is asked
+            raises Denied(text, reason)      there is such a user, and this is not good enough
+
+address: the client's, "" where there is no network.
 
 The first module that knows the name decides, so one name is never two people. When nobody knows it, a verification
 of the usual cost is made all the same, and the caller waits out the rest: an unknown name costs what a known one
@@ -18,13 +21,13 @@ from popper.library import library
 LONGEST_PASSWORD = 511         # octets; libcrypt takes no more
 
 
-def authenticate(credentials: Credentials, options) -> Account:
+def authenticate(credentials: Credentials, options, address: str = "") -> Account:
     """The account these credentials open, or Denied."""
     user = plain_name(credentials.user)
     password = credentials.password
     if user is not None and 0 < len(password) <= LONGEST_PASSWORD and b"\0" not in password:
         for module in modules(options):
-            account = module.authenticate(user, password, options)
+            account = module.authenticate(user, password, options, address)
             if account is not None:
                 return account
         reason = "no such user"

@@ -14,7 +14,7 @@ LARGEST = 67108864
 NO_ID = 2**32 - 1              # as a number this means "leave as it is", beyond it there is none
 
 
-def authenticate(user: str, password: bytes, options) -> "Account | None":
+def authenticate(user: str, password: bytes, options, address: str = "") -> "Account | None":
     fields = _line_of(user, options.password_file) if options.password_file else None
     if fields is None:
         return None

@@ -26,7 +26,7 @@ class Shadow(ctypes.Structure):
                 ("inactive", ctypes.c_long), ("expires", ctypes.c_long), ("flag", ctypes.c_ulong)]
 
 
-def authenticate(user: str, password: bytes, options) -> "Account | None":
+def authenticate(user: str, password: bytes, options, address: str = "") -> "Account | None":
     try:
         known = pwd.getpwnam(user)
     except KeyError:

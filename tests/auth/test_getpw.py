@@ -280,7 +280,7 @@ from popper.errors import Denied
 
 asked = []
 
-def authenticate(user, password, options):
+def authenticate(user, password, options, address):
     asked.append((user, password))
     if user == "own":
         if password != b"s3cret":

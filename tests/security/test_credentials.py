@@ -288,7 +288,7 @@ def test_no_core_and_no_password_in_sight(site):
 
 
 BROKEN = """
-def authenticate(user, password, options):
+def authenticate(user, password, options, address):
     secret = password.decode()
     raise ZeroDivisionError("the module is broken")
 """
