@@ -21,7 +21,7 @@ LEVELS = (
     "logins reception",
     "takeover",
     "daemon admin admin.usage admin.table admin.compose admin.logline",
-    "cli launch __main__ admin.console admin.logs admin.logins admin.page",
+    "cli launch __main__ admin.console admin.kept admin.logs admin.logins admin.page",
     # what groups of popperctl have beside their commands
     "admin.sums admin.plots admin.editor admin.shelf admin.readers admin.times admin.tracelines admin.control admin.gauges"
     " admin.ledger",

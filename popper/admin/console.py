@@ -71,23 +71,31 @@ class Console:
     def document(self, value) -> None:
         """The JSON document, once in a command, when it was asked for; times in ISO 8601."""
         if self.json:
-            self._write(json.dumps(value, indent=2, default=_as_json) + "\n")
+            self._write(_in_json(value) + "\n")
 
     def table(self, titles: "dict[str, str]", rows, colour=None) -> None:
         """Rows (a dict each) as a table, or as the JSON document: then with all that is in them.
 
-        titles: {key: title} of the columns a person sees; colour: row -> "red", "green", "yellow" or "".
+        titles: {key: title} of the columns a person sees; rows: gone through more than once, and never held all at
+        once; colour: row -> "red", "green", "yellow" or "".
         """
-        rows = list(rows)
-        self.document(rows)
         if self.json:
+            self._list(rows)
             return
         columns = shutil.get_terminal_size().columns if self.out.isatty() else None
         utf = "utf" in (getattr(self.out, "encoding", None) or "utf").lower()
-        head, *body = table.lines(titles, rows, columns, "…" if utf else "~")
-        self._write(self._coloured(head, BOLD) + "\n")
-        for row, line in zip(rows, body):
+        lines = table.lines(titles, rows, columns, "…" if utf else "~")
+        self._write(self._coloured(next(lines), BOLD) + "\n")
+        for row, line in zip(rows, lines):
             self._write(self._coloured(line, COLOURS.get(colour(row), "") if colour else "") + "\n")
+
+    def _list(self, rows) -> None:
+        """The JSON document, when it is a list, row by row."""
+        before = "["
+        for row in rows:
+            self._write(before + "\n  " + _in_json(row).replace("\n", "\n  "))
+            before = ","
+        self._write("[]\n" if before == "[" else "\n]\n")
 
     def complain(self, text: str) -> None:
         """One line on standard error, by the name of the program."""
@@ -179,6 +187,10 @@ class Progress:
         self.bar = tqdm(total=self.total, initial=min(self.done, self.total), desc=self.what, file=self.err,
                         ncols=shutil.get_terminal_size().columns - 1, leave=False, ascii=True,
                         bar_format="{desc} [{bar}] {percentage:3.0f}%, {remaining} left")
+
+
+def _in_json(value) -> str:
+    return json.dumps(value, indent=2, default=_as_json)
 
 
 def _as_json(value):

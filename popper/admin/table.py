@@ -5,24 +5,29 @@ this would have to exist beside them.
 """
 
 import datetime
+import itertools
 import unicodedata
 
 GAP = "  "
 NARROWEST = 6                  # columns that a text keeps when the terminal is too narrow
 
 
-def lines(titles: "dict[str, str]", rows: "list[dict]", columns: "int | None" = None, mark: str = "…") -> "list[str]":
-    """The title line and one line for each row.
+def lines(titles: "dict[str, str]", rows, columns: "int | None" = None, mark: str = "…"):
+    """Yield the title line and one line for each row, a dict; the rows are gone through twice.
 
     titles: {key in a row: title}, in order; columns: what the lines may take, or None for all they want; mark: what
     stands at the end of a text that was cut. Columns of numbers stand at the right and are never cut.
     """
-    numbers = [all(_is_number(row.get(key)) or row.get(key) is None for row in rows) and bool(rows) for key in titles]
-    cells = [list(titles.values()), *([shown(row.get(key)) for key in titles] for row in rows)]
-    wanted = [max(width(line[at]) for line in cells) for at in range(len(titles))]
+    wanted, numbers = list(map(width, titles.values())), [False] * len(titles)
+    for count, row in enumerate(rows):
+        for at, key in enumerate(titles):
+            value = row.get(key)
+            wanted[at] = max(wanted[at], width(shown(value)))
+            numbers[at] = (numbers[at] or not count) and (value is None or _is_number(value))
     if columns is not None:
         _narrow(wanted, numbers, columns)
-    return [GAP.join(_fitted(text, *how, mark) for text, *how in zip(line, wanted, numbers)).rstrip() for line in cells]
+    for cells in itertools.chain([titles.values()], ([shown(row.get(key)) for key in titles] for row in rows)):
+        yield GAP.join(_fitted(text, *how, mark) for text, *how in zip(cells, wanted, numbers)).rstrip()
 
 
 def shown(value) -> str:

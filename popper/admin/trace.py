@@ -52,6 +52,7 @@ from popper.account import plain_name
 from popper.admin import following, replay, times, traceview, usage, watches
 from popper.admin.console import Failed, settled
 from popper.admin.explain import History, explain
+from popper.admin.kept import Kept
 from popper.admin.logs import STANDARD_INPUT
 from popper.admin.tracelines import Reading, instant
 from popper.admin.traces import OUTCOMES, Choice, Named, Session, Sessions, exact, sessions
@@ -70,10 +71,12 @@ def run(arguments: dict, console) -> int:
 def _table(arguments: dict, options, console) -> int:
     choice, table = _choice(arguments), Sessions()
     traces = Traces(_files(arguments["FILE"], options), table, console)
-    found = [session for session in traces if choice.fits(session)]
-    found.sort(key=lambda session: session.begun)
-    console.table(traceview.columns(found), [traceview.row(session, table.name(session)) for session in found],
-                  lambda row: traceview.colour(row["outcome"]))
+    of_daemon = False
+    with Kept(lambda row: {**row, "session": table.name_of(row["session"], row["start"])}) as found:
+        for session in filter(choice.fits, traces):
+            found.add(session.begun, traceview.row(session, session.mark))
+            of_daemon = of_daemon or session.is_of_daemon
+        console.table(traceview.columns(of_daemon), found, lambda row: traceview.colour(row["outcome"]))
     return traces.status
 
 

@@ -5,6 +5,7 @@ again, for they are numbers of processes. Memory grows with the sessions that ar
 """
 
 import collections
+import datetime
 import ipaddress
 import re
 
@@ -289,10 +290,14 @@ class Sessions:
 
     def name(self, session: Session) -> str:
         """What to call a session: by its mark, with the time where that came more than once."""
-        daemon, _, number = session.mark.rpartition(".")
+        return self.name_of(session.mark, moment(session.begun))
+
+    def name_of(self, mark: str, begun: datetime.datetime) -> str:
+        """The same, where there is no more of it than that."""
+        daemon, _, number = mark.rpartition(".")
         met, place = self.met.get(daemon, b""), int(number)
         known = place < MOST_NUMBERS and (self.room > 0 or place < len(met)) and met[place:place + 1] != b"\2"
-        return session.mark if known else f"{session.mark}@{moment(session.begun):%H:%M:%S}"
+        return mark if known else f"{mark}@{begun:%H:%M:%S}"
 
     def _close(self, session: Session) -> None:
         if self.open.get(session.mark) is not session:

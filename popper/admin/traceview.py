@@ -13,9 +13,8 @@ COLUMNS = {"session": "SESSION", "pid": "PROCESS", "start": "START", "user": "US
            "commands": "COMMANDS", "sent": "SENT", "longest": "WAITED", "longest_for": "FOR"}
 
 
-def columns(sessions: "list[Session]") -> "dict[str, str]":
-    """Those of a table of these: processes are in it where the names of sessions do not tell them."""
-    of_daemon = any(session.is_of_daemon for session in sessions)
+def columns(of_daemon: bool) -> "dict[str, str]":
+    """Those of a table: processes are in it where the names of sessions, or of some, do not tell them."""
     return {key: title for key, title in COLUMNS.items() if key != "pid" or of_daemon}
 
 

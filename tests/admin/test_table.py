@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popper.admin.table import cut, lines, plain, shown, width
+from popper.admin import table as tables
+from popper.admin.table import cut, plain, shown, width
+
+
+def lines(*arguments):
+    return list(tables.lines(*arguments))
+
 
 TITLES = {"user": "USER", "octets": "OCTETS", "from": "FROM"}
 

@@ -1,4 +1,5 @@
-"""A gigabyte of log through popperctl stats: generated into a pipe, summed up in bounded memory, every figure right.
+"""A gigabyte of log through popperctl stats, and of trace through popperctl trace: generated into a pipe, read in
+bounded memory, every figure right.
 
 MEGABYTES= scales a run. How fast it went is printed, not judged.
 """
@@ -43,7 +44,8 @@ def block():
         told["deleted_octets"] += second % 3 * 1000
         if second % 10 == 0:
             guesser = f"203.0.{second % GUESSERS // 250}.{second % 250}"
-            lines.append(f"{begin}popper[9]: [AUTH] Failed attempted login to n{second} from host ({guesser}) {guesser}")
+            lines.append(f"{begin}popper[9]: [AUTH] Failed attempted login to n{second} from host ({guesser}) "
+                         f"{guesser}")
             told["failures"] += 1
         if second % 60 == 0:
             lines.append(f"{begin}popper[9]: Possible probe of account root from host pc.example.org (192.0.2.66)")
@@ -51,29 +53,57 @@ def block():
     return "\n".join(lines).encode() + b"\n", told
 
 
-def feed(stream, octets, hours):
+def trace(hour):
+    """The trace of an hour: a session each second, in which one message is read."""
+    lines = []
+    for second in range(3600):
+        stamp = f"{BEGIN + datetime.timedelta(hours=hour, seconds=second):%a %b %d %H:%M:%S}.%03d {BEGIN.year} "
+        pid, address = f"[{1000 + (hour * 3600 + second) % 30000}] ", f"198.51.100.{second % 250}"
+        said = [f'(v0.1.0) Servicing request from "{address}" at {address}',
+                "+OK UCB Pop server (version 0.1.0) at mail",
+                f'Received: "user user{second % USERS}"', f"+OK Password required for user{second % USERS}.",
+                'Received: "pass xxxxxxxxx"', "Authentication took 0.004 s; uid = 1001, gid = 100",
+                "Msg 1 at offset 0 is 1200 octets long, unique-id 6f1ed002ab5595859014ebf0951522d9",
+                f"+OK user{second % USERS} has 1 message(s) (1200 octets).", 'Received: "retr 1"', "+OK 1200 octets",
+                "Sent 1203 octets in 0.001 s, 0.000 s of it waiting for the client", 'Received: "quit"',
+                "+OK Pop server at mail signing off.",
+                f'(v0.1.0) Ending request from "user{second % USERS}" at ({address}) {address}: 40 octets received, '
+                "1500 sent", "Ended by QUIT; client 0.010 s, all 0.030 s"]
+        lines += [stamp % number + pid + text for number, text in enumerate(said)]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def feed(stream, blocks):
     with stream:
-        for hour in range(hours):
-            stamp = f"{BEGIN + datetime.timedelta(hours=hour):%Y-%m-%dT%H}"
-            stream.write(octets.replace(HOUR.encode(), stamp.encode()))
+        for octets in blocks:
+            stream.write(octets)
+
+
+def popperctl(words, blocks, read):
+    """-> what `read` makes of its standard output, its exit status, and seconds, seconds of a processor, octets of
+    memory that it took. Its parent is a small process: the memory that this one has would count as its own until it is
+    popperctl."""
+    begun = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-IS", "-c", SMALL, sys.executable, "-m", "popper.admin", *words, "-"],
+                               cwd=TREE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    feeder = threading.Thread(target=feed, args=(process.stdin, blocks))
+    feeder.start()
+    with process.stdout:
+        found = read(process.stdout)
+    feeder.join()
+    with process.stderr:
+        status, processor, memory = json.loads(process.stderr.read())
+    process.wait()
+    return found, status, time.monotonic() - begun, processor, memory * 1024
 
 
 def test_a_gigabyte_of_log():
     octets, told = block()
     hours = -(-MEGABYTES * 10 ** 6 // len(octets))
-    begun = time.monotonic()
-    # Its parent is a small process: the memory that this one has would count as its own until it is popperctl.
-    process = subprocess.Popen([sys.executable, "-IS", "-c", SMALL, sys.executable, "-m", "popper.admin", "stats", "--json",
-                                "-"], cwd=TREE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    feeder = threading.Thread(target=feed, args=(process.stdin, octets, hours))
-    feeder.start()
-    with process.stdout:
-        document = json.loads(process.stdout.read())
-    feeder.join()
-    with process.stderr:
-        status, processor, memory = json.loads(process.stderr.read())
-    process.wait()
-    seconds, size, memory = time.monotonic() - begun, hours * len(octets), memory * 1024
+    blocks = (octets.replace(HOUR.encode(), f"{BEGIN + datetime.timedelta(hours=hour):%Y-%m-%dT%H}".encode())
+              for hour in range(hours))
+    document, status, seconds, processor, memory = popperctl(["stats", "--json"], blocks, json.load)
+    size = hours * len(octets)
     print(f"\n{size / 1e6:.0f} MB, {document['read']['lines']} lines of {hours} hours: {seconds:.0f} s, "
           f"{size / 1e6 / seconds:.0f} MB/s ({processor:.0f} s of one processor), "
           f"at most {memory / 2 ** 20:.0f} MiB of memory")
@@ -81,4 +111,26 @@ def test_a_gigabyte_of_log():
     assert {name: document["totals"][name] for name in told} == {name: count * hours for name, count in told.items()}
     assert document["totals"]["users"] == USERS
     assert len(document["days"]) == (BEGIN.hour + hours - 1) // 24 + 1
+    assert memory < MEMORY
+
+
+def test_a_gigabyte_of_trace():
+    hours = -(-MEGABYTES * 10 ** 6 // len(trace(0)))
+
+    def read(stream):
+        """How many lines there are, the first ones, and whether the sessions come in their order."""
+        count, first, last, ordered = 0, [], b"", True
+        for line in stream:
+            count += 1
+            if count < 3:
+                first.append(line.split())
+            when = line[line.index(b" 20"):][:20] if count > 1 else b""
+            ordered, last = ordered and last <= when, when
+        return count, first, ordered
+    (count, first, ordered), status, seconds, processor, memory = popperctl(["trace"], map(trace, range(hours)), read)
+    size = hours * len(trace(0))
+    print(f"\n{size / 1e6:.0f} MB of trace, {count - 1} sessions: {seconds:.0f} s, {size / 1e6 / seconds:.0f} MB/s "
+          f"({processor:.0f} s of one processor), at most {memory / 2 ** 20:.0f} MiB of memory")
+    assert status == 0 and count == 1 + 3600 * hours and ordered
+    assert first[0][0] == b"SESSION" and b"user0" in first[1] and b"quit" in first[1]
     assert memory < MEMORY
