@@ -45,7 +45,8 @@ class Conversation:
                 raise Flooded("Input without a line end, closing.")
         elif self.log.debugging:
             # A backslash too: what is shown can then be told back to a server.
-            shown = "(line too long)" if line is TOO_LONG else printable(self._shown(line).replace(b"\\", b"\\x5c"), 1024)
+            shown = "(line too long)" if line is TOO_LONG else printable(
+                self._shown(line).replace(b"\\", b"\\x5c"), 1024)
             self.log.debug(f'Received: "{shown}"')
         return line
 

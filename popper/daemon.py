@@ -421,7 +421,7 @@ def _begun(house: House, given: "list[int]", reread, notify) -> Master:
 
 
 def _taken_over(document: dict, house: House, reread, notify) -> Master:
-    """What another program has left. To serve as it was served is better than not at all: what cannot be had is told."""
+    """What another program has left. To serve as it was is better than not at all: what cannot be had is told."""
     from popper import takeover
     from popper.detach import write_pid_file
     options = house.options

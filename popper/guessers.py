@@ -23,7 +23,7 @@ FREE = 2.0                     # failures that cost nothing
 NOTHING = 0.5                  # failures that are not worth a line
 KNOWN = 30 * 86400             # seconds that a pair is remembered from its last success
 RENEWED = 86400                # seconds after which a success is written down again
-SEATS = 3                      # attempts of one address that are verified at a time, of names that never got in from there
+SEATS = 3                      # attempts of one address that are verified at a time, of names that never got in so
 SLACK = 0.001                  # seconds by which a turn may come late and still be in time: what a float forgets
 NAMES_SHARE = 0.25             # of the most that is ever waited, for the sake of a name
 
@@ -56,8 +56,8 @@ class Guessers:
         return self._with_file(self._wait, address, name) or 0.0
 
     def begin(self, address: str, name: bytes) -> bool:
-        """Whether a seat for an attempt was to be had, or is not needed; it is given back by `end`, or when this process
-        ends. For processes that know nothing of each other."""
+        """Whether a seat for an attempt was to be had, or is not needed; it is given back by `end`, or when this
+        process ends. For processes that know nothing of each other."""
         return self._with_file(self._begin, address, name) is not False
 
     def end(self) -> None:

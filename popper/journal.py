@@ -13,7 +13,8 @@ import time
 from popper.errors import ConfigError
 
 HIDDEN = b"xxxxxxxxx"
-SECRET_FROM = {b"pass": 1, b"apop": 2, b"rpop": 1, b"auth": 2, b"user": 2}     # word: how many words of the line may be shown
+# word: how many words of its line may be shown
+SECRET_FROM = {b"pass": 1, b"apop": 2, b"rpop": 1, b"auth": 2, b"user": 2}
 LEVELS = {syslog.LOG_CRIT: "critical", syslog.LOG_WARNING: "warning", syslog.LOG_NOTICE: "notice",
           syslog.LOG_INFO: "info", syslog.LOG_DEBUG: "debug"}
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -28,8 +28,8 @@ TURNED_AWAY = {                # why: what the client is told
 
 class Connection:
     """A connection until it has ended. front: the crew.Line of who speaks to it; proxied: a proxy has yet to tell who
-    it is. login, descriptor: what is held back of it; came: when that was; asked: when that, or its turn, by the monotonic
-    clock."""
+    it is. login, descriptor: what is held back of it; came: when that was; asked: when that, or its turn, by the
+    monotonic clock."""
 
     __slots__ = ("number", "front", "address", "port", "proxied", "finding", "seconds", "dismissed", "login",
                  "descriptor", "came", "asked")

@@ -44,8 +44,9 @@ def main(words):
             sys.stdout.buffer.write(octets)
             sys.stdout.flush()
             if status:
-                failed += [line for line in octets.decode(errors="replace").splitlines()
-                           if line.startswith(("FAILED ", "ERROR "))] or [f"{running[future]}: pytest ended with {status}"]
+                wrong = [line for line in octets.decode(errors="replace").splitlines()
+                         if line.startswith(("FAILED ", "ERROR "))]
+                failed += wrong or [f"{running[future]}: pytest ended with {status}"]
     print("\n---- all parts passed" if not failed else "\n---- " + "\n".join(["failed:", *failed]))
     return bool(failed)
 

@@ -71,7 +71,7 @@ def pytest_collection_finish(session):
 def pytest_terminal_summary(terminalreporter):
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if "needs root" in str(report.longrepr)]
     if skipped:
-        terminalreporter.write_line(f"{len(skipped)} tests were skipped: they need root (accounts, super-servers, spools)")
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped: they need root (accounts, servers, spools)")
 
 
 def wait_until(condition, seconds=10.0):

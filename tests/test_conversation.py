@@ -48,8 +48,8 @@ def test_a_good_session_is_silent():
     assert end(one) == []
 
 
-@pytest.mark.parametrize("line", [b"\0PASS tanstaaf", b"PASS:tanstaaf", b"PASS\xa0tanstaaf", b"tanstaaf", b"AG1yb3NlAHRhbnN0YWFm",
-                                  b"password tanstaaf"])
+@pytest.mark.parametrize("line", [b"\0PASS tanstaaf", b"PASS:tanstaaf", b"PASS\xa0tanstaaf", b"tanstaaf",
+                                  b"AG1yb3NlAHRhbnN0YWFm", b"password tanstaaf"])
 def test_what_is_no_command_may_be_a_password(line):
     """A client that mistypes the word, or says it to who asked for something else."""
     one = talk(True)

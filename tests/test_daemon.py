@@ -186,7 +186,7 @@ def test_nothing_is_left_of_two_hundred_sessions(site, start):
         for each in sessions:
             each.socket.close()
         wait_until(lambda: daemon.children() == crew, PATIENCE)
-    wait_until(lambda: {pid: len(descriptors(pid)) for pid in (daemon.pid, *crew)} == before)     # also who is told late
+    wait_until(lambda: {pid: len(descriptors(pid)) for pid in (daemon.pid, *crew)} == before)     # some are told late
     status = daemon.status
     assert status["sessions"] == [] and status["strangers"] == 0
     assert status["counters"]["logins"] == status["counters"]["connections"] == 201

@@ -10,8 +10,8 @@ LEVELS = (
     "popper errors account tally library",
     "access slots handover limits loop forking listeners sessions proxy started notify detach",
     "wrappers guessers wire maildrop options peer journal channel privilege submit"
-    " storage storage.scan storage.identity storage.locks storage.plan storage.record auth auth.crypt auth.file auth.getpw"
-    " auth.pam",
+    " storage storage.scan storage.identity storage.locks storage.plan storage.record auth"
+    " auth.crypt auth.file auth.getpw auth.pam",
     "storage.redo storage.held storage.keeper storage.vacant popbull xtnd",
     "storage.mbox storage.memory bulletins session",
     "login conversation",

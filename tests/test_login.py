@@ -161,7 +161,7 @@ CALLER = ("192.0.2.1", b"mrose")
 
 def test_who_guesses_waits_before_it_is_tried_and_is_counted(site, naps, monkeypatch):
     guessers = Guessers(7.5)
-    monkeypatch.setattr(auth, "authenticate", lambda credentials, options, address: guessers.told.append("tried") or deny())
+    monkeypatch.setattr(auth, "authenticate", lambda *asked: guessers.told.append("tried") or deny())
 
     def deny():
         raise Denied("")
@@ -172,7 +172,7 @@ def test_who_guesses_waits_before_it_is_tried_and_is_counted(site, naps, monkeyp
 
 def test_while_others_of_the_address_are_tried_it_waits_and_takes_its_turn_after_them(site, naps, monkeypatch):
     guessers = Guessers(7.5, seats=2)
-    monkeypatch.setattr(auth, "authenticate", lambda credentials, options, address: guessers.told.append(guessers.sits) or deny())
+    monkeypatch.setattr(auth, "authenticate", lambda *asked: guessers.told.append(guessers.sits) or deny())
 
     def deny():
         raise Denied("")
@@ -258,7 +258,8 @@ def test_a_failure_is_logged_with_name_and_host_and_without_password(site, naps)
 
 def test_the_peer_is_settled_before_anybody_is_asked(site, naps, monkeypatch):
     told = []
-    peer = SimpleNamespace(name="pc", address="192.0.2.1", introduce=lambda log, spent: told.append("peer") or log.notice("a false name"))
+    peer = SimpleNamespace(name="pc", address="192.0.2.1",
+                           introduce=lambda log, spent: told.append("peer") or log.notice("a false name"))
 
     def authenticate(credentials, options, address):
         told.append("auth")

@@ -1,4 +1,4 @@
-"""Rows that are kept on disk until all of them are known: to come in order, and with names that depend on the others."""
+"""Rows that are kept on disk until all are known: to come in order, and with names that depend on the others."""
 
 import pickle
 import sqlite3

@@ -50,7 +50,7 @@ def accounts(options) -> "list[Account]":
     """Everybody who may log in, as far as the modules of `auth` can be listed; the first that has a name decides."""
     found: "dict[str, Account | None]" = {}
     for module in options.auth:
-        for user, account in {"file": _of_file, "getpw": _of_system, "pam": _of_system}.get(module, lambda options: ())(options):
+        for user, account in LISTS.get(module, lambda options: ())(options):
             if plain_name(os.fsencode(user)) is not None:
                 found.setdefault(user, account)
     return [account for account in found.values() if account is not None]
@@ -77,6 +77,9 @@ def _of_system(options):
             yield known.pw_name, None
         else:
             yield known.pw_name, Account(known.pw_name, known.pw_uid, known.pw_gid, known.pw_dir)
+
+
+LISTS = {"file": _of_file, "getpw": _of_system, "pam": _of_system}         # by module of `auth`
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

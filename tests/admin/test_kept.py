@@ -17,8 +17,8 @@ def test_they_come_in_the_order_of_their_places_and_else_as_they_came(places):
 
 
 def test_they_come_as_they_were_as_often_as_they_are_wanted():
-    row = {"when": datetime.datetime(2026, 11, 24, 18, 22, 48, 123456), "text": "gr\u00fc\u00df \udcff\x00", "none": None,
-           "waits": {"client": 0.125}, "is": True, "many": 1 << 70}
+    row = {"when": datetime.datetime(2026, 11, 24, 18, 22, 48, 123456), "text": "gr\u00fc\u00df \udcff\x00",
+           "none": None, "waits": {"client": 0.125}, "is": True, "many": 1 << 70}
     with Kept() as rows:
         rows.add(1, row)
         assert list(rows) == list(rows) == [row]

@@ -362,7 +362,8 @@ WORDS = st.sampled_from(["Received: \"", "user joe\"", "pass xxx\"", "retr 1\"",
                          "Locks of /m after 3.000 s", '; /m.lock said "1 x" and was 9 s old', "Login of joe failed: ",
                          "(v0.1.0) Timeout (60 secs) during nw write from ", "lock busy", "no envelope line at octet 5",
                          "Sending line ", "x\"", "\x1b", "\ufffd", "\0", "0" * 30, "Update of /m: failed, in 9.000 s"])
-ANYTHING = st.lists(st.tuples(st.sampled_from(["0", "1", "2", "1.1", "1.2", "0.9999999999"]), st.integers(-100, 100), st.lists(WORDS, max_size=5).map("".join)),
+ANYTHING = st.lists(st.tuples(st.sampled_from(["0", "1", "2", "1.1", "1.2", "0.9999999999"]), st.integers(-100, 100),
+                               st.lists(WORDS, max_size=5).map("".join)),
                     max_size=40)
 
 

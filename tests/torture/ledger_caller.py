@@ -105,7 +105,8 @@ def serving(daemon, connected, crew=()):
             break
     else:
         return None
-    found = daemon.children(lambda pid: int(pid) not in crew and any(_points_to(pid, fd, inode) for fd in os.listdir(f"/proc/{pid}/fd")))
+    found = daemon.children(lambda pid: int(pid) not in crew and any(
+        _points_to(pid, fd, inode) for fd in os.listdir(f"/proc/{pid}/fd")))
     return found[0] if found else None
 
 

@@ -130,7 +130,8 @@ class Place:
 
     def _serve(self, name, passwords):
         said = {"bindto": "127.0.0.1:0", "password_file": passwords, "mailbox": f"{self.spool}/%u",
-                "auth": "file", "hostname": "pop.example.org", "log": "stderr", "lookup": "no", "fail_delay": 0, "guess_delay_max": 0,
+                "auth": "file", "hostname": "pop.example.org", "log": "stderr", "lookup": "no", "fail_delay": 0,
+                "guess_delay_max": 0,
                 "sameaddrmax": 0, "control": self.place / f"{name}.control",
                 **({"bulletins": self.bulletins} if self.bulletins else {}), **SERVERS[name]}
         conf = self.place / f"{name}.conf"
