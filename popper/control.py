@@ -105,7 +105,7 @@ def _is_heard(path: str) -> bool:
         while piece := asking.recv(65536):
             said += piece
         return ENDING not in said
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # as many wait for its answer as it lets wait
         return True
     except OSError:
         return False

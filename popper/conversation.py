@@ -25,6 +25,7 @@ class Conversation:
         self.mistakes = 0                    # replies -ERR that are the client's own fault, and what to say of them
         self.mistake = ""
         self.secret = False                  # whether what is being answered may be a password
+        self.after_auth = False              # whether it was AUTH before: who asked has no ear for our answer
         self.ending = "QUIT"                 # what ended it, for the trace
 
     def greeting(self, started: str = "") -> Reply:
@@ -51,13 +52,30 @@ class Conversation:
         return line
 
     def _shown(self, line: bytes) -> bytes:
-        return HIDDEN if may_be_secret(line, self.session.state) else masked(line)
+        """A line as it may be logged."""
+        if self._may_be_secret(line):
+            return HIDDEN
+        words = line.split(None, 1)
+        if self.session.state == PASS and len(words) > 1 and words[0].lower() not in SECRET_FROM:
+            return words[0] + b" " + HIDDEN  # a password may begin with any word
+        return masked(line)
+
+    def _may_be_secret(self, line) -> bool:
+        """Whether a line that is no command may be a password all the same: mistyped, or sent to who did not ask."""
+        state = self.session.state
+        if line is TOO_LONG or state not in (USER, PASS):
+            return False
+        word = b"".join(line.split(None, 1)[:1]).lower()
+        if not word or word in COMMANDS or word in SECRET_FROM:
+            return False
+        return state == PASS or self.after_auth or word[:1] == b"p" or b"pass" in line.lower()
 
     def answer(self, line) -> "Reply | Credentials":
         """Answer a line; Credentials: it is the caller's turn to log in. What is sent is to be passed to `record`."""
         session = self.session
         asked_password = session.state == PASS
-        self.secret = line is not TOO_LONG and may_be_secret(line, session.state)
+        self.secret = self._may_be_secret(line)
+        self.after_auth = line is not TOO_LONG and line[:4].lower() == b"auth"
         reply = session.receive(line)
         if asked_password and session.state == HALT and reply.ok:
             self.introduce()
@@ -105,16 +123,6 @@ class Conversation:
 
     def who(self) -> str:
         return f"{shown_name(self.session.user) or '(null)'} at {self.peer.name} ({self.peer.address})"
-
-
-def may_be_secret(line: bytes, state: str) -> bool:
-    """Whether a line that is no command may be a password all the same: mistyped, or sent to who did not ask for it."""
-    if state not in (USER, PASS):
-        return False
-    words = line.split(None, 1)
-    if not words or words[0].lower() in COMMANDS or words[0].lower() in SECRET_FROM:
-        return False
-    return state == PASS or b"pass" in line.lower()
 
 
 def text_of(reply: Reply) -> str:

@@ -22,7 +22,7 @@ from popper.logins import Logins
 from popper.loop import Loop
 from popper.options import CONFIG
 from popper.reception import Reception
-from popper.sessions import LOGIN, Sessions
+from popper.sessions import LOGIN, OPENING, Sessions
 
 FRONTS = 2                     # processes that speak AUTHORIZATION
 LIMITS = ("maxsessions", "sameaddrmax", "maxstrangers", "accepts")
@@ -365,7 +365,7 @@ class Master:
             "limits": {name: getattr(options, name) for name in LIMITS},
             "strangers": reception.crowd.strangers, "waiting": self.logins.waiting,
             "counters": {"connections": reception.counted, **self.logins.counters,
-                         "logins": self.logins.counters["logins"] + sum(each["state"] != LOGIN for each in sessions),
+                         "logins": self.logins.counters["logins"] + sum(each["state"] not in (LOGIN, OPENING) for each in sessions),
                          "turned_away": reception.turned_away},
             "sessions": sessions,
             "guessers": [{"kind": kind, "what": what, "failures": failures, "wait": wait}

@@ -34,6 +34,7 @@ class Login:
         self.rules = rules
         self.spent = Tally().spent if spent is None else spent
         self.account: "Account | None" = None
+        self.verified = lambda: None         # called when the password was right
 
     def __call__(self, credentials: Credentials) -> Maildrop:
         self.log.concerns(shown_name(credentials.user))
@@ -105,6 +106,7 @@ class Login:
         if self.guessers:
             self.guessers.succeeded(self.peer.address, credentials.user)
             self.guessers.close()            # root's file, and the user comes next
+        self.verified()
         self.log.debug(f"Authentication took {self.spent['authentication']:.3f} s;"
                        f" uid = {account.uid}, gid = {account.gid}")
         return account

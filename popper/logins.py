@@ -6,14 +6,18 @@ import time
 
 from popper import inetd, journal, privilege
 from popper.account import shown_name
+from popper.conversation import Conversation
 from popper.errors import AUTH, TEMPORARY, Refused
 from popper.forking import fork
-from popper.handover import pack, refused
 from popper.guessers import SEATS
+from popper.handover import pack, refused
 from popper.limits import neighbourhood
 from popper.login import LOOK_AGAIN, NO_ACCESS, TOO_MANY_WRONG
 from popper.peer import Peer
-from popper.sessions import LOGIN, REFUSED, TRANSACTION, Child, Sessions
+from popper.sessions import LOGIN, OPENING, REFUSED, TRANSACTION, Child, Sessions
+from popper.slots import packed
+
+DEBUG = 7                      # a level of syslog's
 
 
 class Logins:
@@ -25,6 +29,7 @@ class Logins:
         self.sessions = sessions
         self.reception = None                # who is told what became of a connection
         self.counters = dict.fromkeys(("logins", "denied", "received", "sent"), 0)
+        self.seats: "dict[bytes, list[Child]]" = {}      # by neighbourhood: whose passwords are being tried
 
     def obey(self, house) -> None:
         self.house = house
@@ -64,7 +69,7 @@ class Logins:
             self.house.tell_seldom(f"guessers {guessers.trouble}", guessers.trouble)
         late = bool(guessers) and guessers.late
         if wait > 0:
-            self.house.log.debug(f"{shown_name(login.user)} from {connection.address} has to wait for {wait:.1f} s")
+            login.lines.append((time.time(), DEBUG, f"Too many logins failed: this one waits for {wait:.1f} s"))
             connection.asked = time.monotonic() + wait
             self.loop.at(connection.asked, lambda: self._try(connection, late))
         else:
@@ -86,22 +91,58 @@ class Logins:
     def _is_crowded(self, connection) -> bool:
         """Whether as many of its address are being tried as may be at a time. What is being tried has not been counted
         yet."""
-        guessers = self.house.guessers
-        if not guessers or guessers.knows(connection.address, connection.login.user):
-            return False
-        prefix, trying = self.house.options.ipv6_prefix, 0
-        place = neighbourhood(connection.address, prefix)
-        for child in self.sessions.children.values():
-            if neighbourhood(child.address, prefix) == place:
-                trying += self.sessions.slot(child).read()[0] == LOGIN
-        return trying >= SEATS
+        seat = self._seat(connection)
+        return bool(seat) and sum(map(self._sits, self.seats.get(seat, ()))) >= SEATS
+
+    def _seat(self, connection) -> bytes:
+        """Whose seats it needs one of; b"": it is not counted, or is there so often that it need not be."""
+        guessers, prefix = self.house.guessers, self.house.options.ipv6_prefix
+        if not guessers or packed(connection.address, prefix) is None or guessers.knows(
+                connection.address, connection.login.user) or guessers.trouble:
+            return b""
+        return neighbourhood(connection.address, prefix)
+
+    def _sits(self, child: Child) -> bool:
+        return self.sessions.slot(child).read()[0] == LOGIN
+
+    def _sit_down(self, child: Child, seat: bytes) -> None:
+        child.seat = seat
+        if seat:
+            self.seats[seat] = [child, *filter(self._sits, self.seats.get(seat, ()))]
+
+    def _stand_up(self, child: Child) -> None:
+        others = [each for each in self.seats.pop(child.seat, ()) if each is not child]
+        if others:
+            self.seats[child.seat] = others
 
     def _refuse(self, connection, refusal: Refused) -> None:
+        self._trace(connection, refusal)
         connection.let_go()
         self.reception.tell(connection.number, refused(refusal, connection.number, connection.asked, 0))
 
+    def _trace(self, connection, refusal: Refused) -> None:
+        """Tell a trace of a session that ends here. The log has a line for many of these (Seldom)."""
+        login, house = connection.login, self.house
+        log = house.journal(self.reception.mark(connection.number), house.watched())
+        user = shown_name(login.user)
+        log.concerns(connection.address)
+        log.concerns(user)
+        log.unconcerned()
+        if log.debugging:
+            peer = Peer(connection.address, connection.port)
+            if connection.finding:
+                peer.give(connection.finding, connection.seconds)
+            log.replay(login.lines, peer.name)
+            talk = Conversation(house.host, peer, log)
+            talk.session.user = login.user
+            talk.mistakes, talk.mistake = login.mistakes, login.mistake
+            talk.record(talk.session.refused(refusal))
+            talk.ending, waited = "a refusal", time.monotonic() - connection.came
+            talk.end(login.received, login.sent, {"client": login.seconds}, login.seconds + waited)
+        log.close()
+
     def _fork(self, connection) -> "Refused | None":
-        login = connection.login
+        login, seat = connection.login, self._seat(connection)
         if self.sessions.is_full():
             code, text = self.reception.turn_away("maxsessions", connection.address)
             return Refused(text, code)
@@ -117,6 +158,7 @@ class Logins:
         if not pid:
             self._serve(child, connection, login, connection.descriptor)
         self.sessions.add(child, pid)
+        self._sit_down(child, seat)
         self.reception.crowd.known(connection.number)
         return None
 
@@ -138,12 +180,13 @@ class Logins:
             log.debug(f"Handed to process {os.getpid()}")
             server = inetd.session(house.options, log, house.host, peer, fd, fd, house.rules, False,
                                    slot.write, guessers=False, opened=lambda: slot.write(TRANSACTION, 0, 0))
+            server.login.verified = lambda: slot.write(OPENING, 0, 0)
             server.resume(login)
-            tally = server.tally
+            state, tally = slot.read()[0], server.tally
             if not server.refusal:
-                slot.write(slot.read()[0], tally.received, tally.sent)
+                slot.write(state, tally.received, tally.sent)
             else:
-                slot.write(LOGIN, tally.received, tally.sent, server.refusal.code, server.refusal.text)
+                slot.write(state, tally.received, tally.sent, server.refusal.code, server.refusal.text)
                 status = REFUSED
         except BaseException as trouble:
             house.log.critical(f"a session could not begin: {type(trouble).__name__}: {trouble}")
@@ -155,13 +198,13 @@ class Logins:
         child = self.sessions.children[pid]
         state, received, sent, code, text = self.sessions.slot(child).read()
         self.sessions.drop(child)
+        self._stand_up(child)
         number, guessers = child.number, self.house.guessers
         self.counters["received"] += received
         self.counters["sent"] += sent
-        if state != LOGIN:
-            self.counters["logins"] += 1
-            if guessers:
-                guessers.succeeded(child.address, child.raw_user)
+        self.counters["logins"] += state not in (LOGIN, OPENING)
+        if state != LOGIN and guessers:
+            guessers.succeeded(child.address, child.raw_user)
         is_refused = os.waitstatus_to_exitcode(status) == REFUSED
         if is_refused and code == AUTH:
             self.counters["denied"] += 1

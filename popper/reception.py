@@ -266,7 +266,7 @@ class Reception:
         if letter == b"P":
             self._told_by_proxy(connection, fields[1].decode("ascii"), int(fields[2]))
             return
-        lines, user = handover.unpack_lines(fields[1]), shown_name(fields[2]) if letter == b"E" else ""
+        lines, user = handover.unpack_lines(fields[1]), shown_name(b"".join(fields[2:3])) if letter == b"E" else ""
         if letter == b"E":
             self.leave(connection.number)
         if lines:

@@ -71,12 +71,15 @@ class Server:
         except HungUp as gone:
             self.talk.ending = f"a {gone}"
             self._abort("POP hangup")
-        except PeerGone:
-            self.talk.ending = "the client, without QUIT"
-            self._abort("POP EOF or I/O Error")
-        except TimedOut as silence:
-            self.talk.timed_out(str(silence), self._limit())
-            self._abort("")
+        except (PeerGone, TimedOut) as trouble:
+            if self.session.state == HALT and self.talk.ending == "QUIT":
+                pass                         # all is done; only the sign-off was not waited for
+            elif isinstance(trouble, PeerGone):
+                self.talk.ending = "the client, without QUIT"
+                self._abort("POP EOF or I/O Error")
+            else:
+                self.talk.timed_out(str(trouble), self._limit())
+                self._abort("")
         except Exception as bug:             # one session's fault stays one session's; no locals: they hold secrets
             place = bug.__traceback__
             while place.tb_next:

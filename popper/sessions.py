@@ -13,13 +13,15 @@ import time
 FORM = struct.Struct("=16sQQ16s256s")        # state, octets received, sent; code and text of a refusal
 REFUSED = 10                   # exit status of a child whose user was not let in, and is to be told so elsewhere
 PAGE = mmap.PAGESIZE
-LOGIN, TRANSACTION = "LOGIN", "TRANSACTION"
+# states: the password is being tried; it was right, and the maildrop is being opened; that is done
+LOGIN, OPENING, TRANSACTION = "LOGIN", "OPENING", "TRANSACTION"
 
 
 class Child:
-    """A session. number: of its connection; pid: of its process; user, address, name: as they are logged."""
+    """A session. number: of its connection; pid: of its process; user, address, name: as they are logged; seat: whose
+    seat it takes while its password is tried, b"" for nobody's."""
 
-    __slots__ = ("number", "pid", "slot", "user", "raw_user", "address", "name", "since", "asked")
+    __slots__ = ("number", "pid", "slot", "user", "raw_user", "address", "name", "since", "asked", "seat")
 
     def __init__(self, number: int, user: str, raw_user: bytes, address: str, name: str, asked: float) -> None:
         self.number = number
@@ -30,6 +32,7 @@ class Child:
         self.name = name
         self.since = time.time()
         self.asked = asked                   # when its password came, by the monotonic clock
+        self.seat = b""
 
 
 class Slot:

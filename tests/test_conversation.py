@@ -61,6 +61,35 @@ def test_what_is_no_command_may_be_a_password(line):
     assert not any("tanstaaf" in text or "AG1y" in text for text in found)
 
 
+@pytest.mark.parametrize("line, shown", [
+    (b"list tanstaaf", "list xxxxxxxxx"), (b"QUIT tanstaaf tanstaaf", "QUIT xxxxxxxxx"), (b"CAPA  x", "CAPA xxxxxxxxx"),
+    (b"capa", "capa"), (b"PASS tanstaaf", "PASS xxxxxxxxx"), (b"USER joe", "USER joe"), (b"USER joe x", "USER joe xxxxxxxxx")])
+def test_a_password_may_begin_with_the_word_of_a_command(line, shown):
+    one = talk(True)
+    say(one, b"USER mrose\r\n" + line + b"\r\n")
+    found = texts(one) + end(one)
+    assert f'Received: "{shown}"' in found and not any("tanstaaf" in text for text in found)
+
+
+@pytest.mark.parametrize("method", [b"AUTH PLAIN", b"auth login", b"AUTH"])
+def test_what_follows_auth_may_be_a_password_though_it_was_refused(method):
+    """A client that does not wait for the answer, or takes it for a yes."""
+    one = talk(True)
+    say(one, method + b"\r\nAHRhbnN0YWFm\r\nAHRhbnN0YWFm\r\nCAPA\r\n")
+    found = [text for text in texts(one) if text.startswith("Received")]
+    assert found[1:] == ['Received: "xxxxxxxxx"', 'Received: "AHRhbnN0YWFm"', 'Received: "CAPA"']
+    one = talk(True)
+    say(one, method + b"\r\nUSER joe\r\n")
+    assert texts(one)[-2:] == ['Received: "USER joe"', "+OK Password required for joe."]
+
+
+@pytest.mark.parametrize("line", [b"PAS tanstaaf", b"psas tanstaaf", b"password tanstaaf", b"PASS:tanstaaf"])
+def test_pass_is_mistyped_before_anybody_asked(line):
+    one = talk(True)
+    say(one, line + b"\r\n")
+    assert not any("tanstaaf" in text for text in texts(one) + end(one))
+
+
 def test_what_is_no_command_is_shown_where_nobody_was_asked_for_a_password():
     one = talk(True)
     say(one, b"xyzzy 1\r\n")

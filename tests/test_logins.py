@@ -9,6 +9,7 @@ import pytest
 
 from conftest import wait_until
 from dialogue import PASSWORD, USER, site                    # noqa: F401  site is a fixture
+from popper import VERSION
 from popper import logins as module
 from popper.errors import AUTH, PERMANENT, TEMPORARY
 from popper.guessers import SEATS
@@ -70,6 +71,31 @@ class Reception:
         return f"1.{number}"
 
 
+class Journal:
+    """That of a session that is traced, whose lines go to a list."""
+    debugging = True
+
+    def __init__(self, lines, mark):
+        self.lines, self.mark = lines, mark
+
+    def concerns(self, who):
+        self.lines.append(f"{self.mark} concerns {who}")
+
+    def replay(self, lines, name):
+        for _, _, text in lines:
+            self.debug(f"{text} ({name})")
+
+    def debug(self, text):
+        self.lines.append(f"{self.mark} {text}")
+
+    notice = debug
+
+    def unconcerned(self):
+        pass
+
+    close = unconcerned
+
+
 class Desk:
     def __init__(self, options, monkeypatch, forks=True):
         self.seldom, self.debugs, self.now = [], [], 1000.0
@@ -78,6 +104,7 @@ class Desk:
         self.house = SimpleNamespace(
             options=options, guessers=self.guessers, ident="popper", host="pop.example.org", trace=None, rules=None,
             tell_seldom=lambda *words: self.seldom.append(words), watched=frozenset, trusts=lambda address: False,
+            journal=lambda mark, watched: Journal(self.debugs, mark),
             log=SimpleNamespace(debug=self.debugs.append, critical=self.debugs.append))
         self.sessions = Sessions(2)
         loop = SimpleNamespace(at=lambda when, what: self.dates.append((when, what)),
@@ -89,9 +116,9 @@ class Desk:
             monkeypatch.setattr(module.os, "fork", lambda: self.forked.append(1) or 10000 + len(self.forked))
             monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
 
-    def come(self, number=1, user=b"mrose", password=b"x", fd=None):
-        connection = Connection(number, SimpleNamespace(gone=False), "192.0.2.1", 1)
-        connection.finding = Finding(UNKNOWN, "192.0.2.1")
+    def come(self, number=1, user=b"mrose", password=b"x", fd=None, address="192.0.2.1"):
+        connection = Connection(number, SimpleNamespace(gone=False), address, 1)
+        connection.finding = Finding(UNKNOWN, address)
         self.reception.connections[number] = connection
         login = Login(number, user, password, b"", 20, 30, 0.5, 0, "", [])
         self.logins.come(connection, login, os.open(os.devnull, os.O_RDWR) if fd is None else fd)
@@ -191,7 +218,8 @@ def test_who_guesses_waits_and_is_tried_when_his_turn_has_come(desk):
     desk.come()
     (when, what), = desk.dates
     assert when == 1008.0 and desk.forked == [] and desk.logins.waiting == 1
-    assert desk.debugs == ["mrose from 192.0.2.1 has to wait for 8.0 s"]
+    assert [text for _, _, text in desk.reception.connections[1].login.lines] == [
+        "Too many logins failed: this one waits for 8.0 s"]
     desk.now = when
     what()
     assert desk.sessions.children[10001].asked == 1008.0 and desk.logins.waiting == 0
@@ -201,8 +229,15 @@ def test_who_comes_too_late_is_not_tried_at_all(desk):
     desk.guessers.seconds, desk.guessers.late = 30.0, True
     desk.come()
     desk.guessers.late = False               # by then somebody else has asked
+    desk.now += 30.0
     desk.dates[0][1]()
     assert desk.forked == [] and desk.reception.told == [(1, b"A", ["0.000", TEMPORARY, TOO_MANY_WRONG])]
+    who, said = "mrose at 192.0.2.1 (192.0.2.1)", f"-ERR [SYS/TEMP] {TOO_MANY_WRONG}"
+    assert desk.debugs == [
+        "1.1 concerns 192.0.2.1", "1.1 concerns mrose",
+        "1.1 Too many logins failed: this one waits for 30.0 s (192.0.2.1)", f"1.1 {who}: {said}", f"1.1 {said}",
+        f'1.1 (v{VERSION}) Ending request from "mrose" at (192.0.2.1) 192.0.2.1: 20 octets received, 30 sent',
+        "1.1 Ended by a refusal; seconds: client 0.500, all 30.500"]
 
 
 def test_of_one_address_only_so_many_are_tried_at_a_time(desk):
@@ -221,6 +256,52 @@ def test_of_one_address_only_so_many_are_tried_at_a_time(desk):
         again()
     assert len(desk.forked) == SEATS and [when for when, _ in desk.dates] == [1008.0, 1008.0, 1008.0]
     desk.all_leave()
+
+
+@pytest.mark.parametrize("state", ["OPENING", "TRANSACTION"])
+def test_whose_password_was_right_needs_no_seat_any_more(desk, state):
+    """However long it takes to lock and to read a maildrop: others of that address come in meanwhile."""
+    desk.logins.sessions.allow(50)
+    for number in range(1, 5):
+        desk.come(number)
+    for pid in 10001, 10002, 10003:
+        desk.sessions.slot(desk.sessions.children[pid]).write(state, 0, 0)
+    desk.dates[0][1]()
+    assert len(desk.forked) == 4
+    for pid in 10001, 10002, 10003, 10004:
+        desk.end(pid)
+    assert desk.logins.seats == {}
+
+
+def test_who_is_known_there_takes_nobodys_seat(desk):
+    desk.logins.sessions.allow(50)
+    desk.guessers.known = True
+    for number in range(1, 5):
+        desk.come(number)
+    desk.guessers.known = False
+    for number in range(5, 9):
+        desk.come(number)
+    assert len(desk.forked) == 4 + SEATS
+    desk.all_leave()
+
+
+def test_neighbours_in_an_ipv6_prefix_share_seats(desk):
+    desk.logins.sessions.allow(50)
+    for number in range(1, 6):
+        desk.come(number, address=f"2001:db8::{number}")
+    assert len(desk.forked) == SEATS
+    desk.come(6, address="2001:db8:0:1::1")
+    assert len(desk.forked) == SEATS + 1
+    desk.all_leave()
+
+
+@pytest.mark.parametrize("address, trouble", [("local", ""), ("192.0.2.1", "guessers cannot be used.")])
+def test_where_nobody_is_counted_there_are_no_seats(desk, address, trouble):
+    desk.logins.sessions.allow(50)
+    desk.guessers.trouble = trouble
+    for number in range(1, 6):
+        desk.come(number, address=address)
+    assert len(desk.forked) == 5
 
 
 def test_whose_turn_comes_together_with_others_is_asked_about_again(desk):

@@ -391,7 +391,7 @@ HARD_TO_MEET = {
     "FILE:N: TEXT", "control: no socket can be made at FILE: TEXT", "control_group: there is no group TEXT",
     "FILE had the wrong size; what is lost of it is forgotten.", "FILE TEXT; guessers are not slowed down.",
     "FILE was damaged, or of another version, and is begun anew.", 'Unable to open trace file "FILE": TEXT',
-    "USER from ADDRESS has to wait for N.N s", "Too many logins failed: this one waits for N.N s",
+    "Too many logins failed: this one waits for N.N s",
     "USER at HOST (ADDRESS): internal error at PLACE: TEXT",
     "Unable to obtain socket and address of client: TEXT (N)", "setsockopt(N, N): TEXT",
     "USER at HOST (ADDRESS): -ERR POP mailbox update failed. (TEXT)",

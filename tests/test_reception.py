@@ -373,9 +373,8 @@ def test_a_line_for_now_does_not_wait(hall):
     assert one.house.lines[-1] == ("192.0.2.1", f"from {NAME}") and 1 in one.reception.connections
 
 
-NONSENSE = [(b"E", b"2", b"", b""), (b"E", b"-1", b"", b""), (b"E", b"x", b"", b""), (b"E",), (b"E", b"1"), (b"E", b"1", b""),
-            (b"E", b"1", b"\0\0", b""),
-            (b"Z", b"1", b""), (b"C", b"1", b""), (b"P", b"1", b"198.51.100.7", b"1"), (b"L", b"1"),
+NONSENSE = [(b"E", b"2", b"", b""), (b"E", b"-1", b"", b""), (b"E", b"x", b"", b""), (b"E",), (b"E", b"1"),
+            (b"E", b"1", b"\0\0", b""), (b"Z", b"1", b""), (b"C", b"1", b""), (b"P", b"1", b"198.51.100.7", b"1"), (b"L", b"1"),
             (b"N", b"1", pack(b"", b"1e300", b"5", b"x")), (b"N", b"1", pack(b"", b"1", b"9" * 30, b"x")),
             (b"E", b"9" * 5000, b"", b"")]
 
@@ -390,6 +389,14 @@ def test_a_front_that_says_what_it_should_not_is_ended(hall, message, with_descr
     assert one.house.lines[-1][1].startswith("process 4711 said what it should not: ")
     one.reception.front_gone(one.front)
     assert one.reception.connections == {} and one.reception.crowd.strangers == 0
+
+
+def test_a_front_of_before_an_upgrade_names_no_user(hall):
+    """It has not heard of that field, and its strangers are not to suffer for it."""
+    one = hall()
+    one.come()
+    one.hear(b"E", b"1", b"")
+    assert one.killed == [] and one.reception.connections == {}
 
 
 def test_no_front_speaks_of_the_connections_of_another(hall):

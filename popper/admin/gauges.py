@@ -10,7 +10,7 @@ COUNTERS = {                   # key of the daemon's counters: (name, what it co
     "received": ("received_bytes", "Octets received of clients."),
     "sent": ("sent_bytes", "Octets sent to clients."),
 }
-STATES = ("LOGIN", "TRANSACTION", "UPDATE")
+STATES = ("LOGIN", "OPENING", "TRANSACTION", "UPDATE")
 KINDS = ("address", "name")
 
 

@@ -63,17 +63,13 @@ class Source:
 
 
 def usual(trace: str = "") -> "list[str]":
-    """The logs that are there on this system, with what was rotated of them. Where there is none the trace file, which
-    tells of the same sessions, and where that is not there either the journal."""
-    return _there(PLACES) or _there((trace,) if trace else ()) or [JOURNAL]
-
-
-def _there(places: "tuple[str, ...]") -> "list[str]":
+    """The logs that are there on this system, with what was rotated of them; the journal where there is none.
+    trace: a file that all lines go to in place of the log, as the directive says, and that may be there as well."""
     found = set()
-    for place in map(glob.escape, places):
+    for place in map(glob.escape, filter(None, (*PLACES, trace))):
         found.update(filter(os.path.isfile, itertools.chain(
             *map(glob.glob, (place, place + ".[0-9]*", place + "-[0-9]*")))))
-    return sorted(found)
+    return sorted(found) or [JOURNAL]
 
 
 class Reading:

@@ -151,19 +151,15 @@ def test_a_file_given_twice_counts_once(popperctl, morning):
     assert sessions(popperctl("stats", "--json", morning, morning)) == (4, 2)
 
 
-def test_without_a_file_the_usual_ones_are_read_and_the_trace_where_there_is_none(popperctl, monkeypatch, log, tmp_path,
-                                                                                 morning):
-    """The trace of a daemon tells of the same sessions by other numbers."""
+def test_without_a_file_the_usual_ones_and_the_trace_are_read(popperctl, monkeypatch, log, tmp_path, morning):
+    """With the directive `trace` the log is told of no session."""
     monkeypatch.setattr(logs, "PLACES", (str(morning), str(log(morning.read_bytes(), "syslog"))))
     trace = log([corpus.trace(at(), corpus.login("bob"))], "trace")
     conf = tmp_path / "popper.conf"
     conf.write_text(f"trace {trace}\n")
     done = popperctl("stats", "-C", conf, "--json")
-    assert sessions(done) == (4, 2)
-    assert done.json["read"]["logs"] == [str(path) for path in (morning, tmp_path / "syslog")]
-    monkeypatch.setattr(logs, "PLACES", (str(tmp_path / "none"),))
-    done = popperctl("stats", "-C", conf, "--json")
-    assert sessions(done) == (1, 0) and done.json["read"]["logs"] == [str(trace)]
+    assert sessions(done) == (5, 2)
+    assert done.json["read"]["logs"] == [str(path) for path in (morning, tmp_path / "syslog", trace)]
 
 
 def test_a_mistake_in_the_configuration_is_told(popperctl, tmp_path, morning):

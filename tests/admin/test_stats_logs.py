@@ -302,10 +302,8 @@ def test_the_usual_logs_are_those_that_are_there(monkeypatch, tmp_path, log):
     names = ["mail.log", "mail.log.1", "mail.log.2.gz", "syslog-20261101", "trace[1]"]
     for name in [*names, "mail.logs", "mail.log.old", "xsyslog"]:
         log(name, b"")
-    assert logs.usual(str(tmp_path / "trace[1]")) == logs.usual() == [str(tmp_path / name) for name in names[:-1]]
-    monkeypatch.setattr(logs, "PLACES", (str(tmp_path / "none"),))
-    assert logs.usual(str(tmp_path / "trace[1]")) == [str(tmp_path / "trace[1]")]
-    assert logs.usual(str(tmp_path / "none")) == ["journal"]
+    assert logs.usual(str(tmp_path / "trace[1]")) == [str(tmp_path / name) for name in names]
+    assert logs.usual() == [str(tmp_path / name) for name in names[:-1]]
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------

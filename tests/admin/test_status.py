@@ -148,7 +148,8 @@ def test_the_metrics(look, daemon):
     assert found == {
         "popper_server_up": 1, "popper_server_ending": 0,
         'popper_server_info{version="%s"}' % daemon.state["version"]: 1,
-        'popper_server_sessions{state="LOGIN"}': 0, 'popper_server_sessions{state="TRANSACTION"}': 1,
+        'popper_server_sessions{state="LOGIN"}': 0, 'popper_server_sessions{state="OPENING"}': 0,
+        'popper_server_sessions{state="TRANSACTION"}': 1,
         'popper_server_sessions{state="UPDATE"}': 1, "popper_server_strangers": 3, "popper_server_logins_waiting": 0,
         'popper_server_guessers{kind="address"}': 0, 'popper_server_guessers{kind="name"}': 1,
         'popper_server_limit{directive="maxsessions"}': 200, 'popper_server_limit{directive="sameaddrmax"}': 100,
