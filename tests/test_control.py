@@ -251,6 +251,23 @@ def test_the_socket_of_another_server_stays_as_long_as_it_lives(path, monkeypatc
     other.close()
 
 
+def test_the_socket_of_a_server_that_many_wait_for_stays(path):
+    """It is there, though no more may wait."""
+    one, waiting = Control(path, ""), []
+    try:
+        with pytest.raises(BlockingIOError):
+            while True:
+                waiting.append(socket.socket(socket.AF_UNIX))
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(str(path))
+        with pytest.raises(ConfigError, match="another server listens there"):
+            Control(path, "")
+    finally:
+        for each in waiting:
+            each.close()
+        one.close()
+
+
 @pytest.mark.parametrize("state, gives_way", [("running", False), ("ending", True)])
 def test_a_server_that_only_waits_for_its_last_sessions_gives_way(path, state, gives_way):
     one = Control(path, "")

@@ -1,6 +1,7 @@
 """Who may come to popper on its own: lists, tables, proxies, and those who guess passwords."""
 
 import os
+import re
 import socket
 import struct
 
@@ -232,6 +233,22 @@ def test_a_crowd_of_guesses_is_no_crowd_of_tries(site, start):
     told = wait_until(lambda: daemon.status["counters"]["denied"] >= 3 and daemon.status)
     assert told["counters"]["denied"] + told["waiting"] <= 12 and told["counters"]["denied"] <= 5
     assert told["waiting"] >= 7
+
+
+def test_who_is_not_tried_is_in_the_trace(site, start):
+    """What the mail program was told, and why: the person on the telephone has nothing else."""
+    site.deliver(mbox(ONE))
+    trace = site.place / "trace"
+    daemon = start(maxsessions=1, trace_user=USER, trace_file=trace)
+    with daemon.log_in().socket:
+        late = daemon.call()
+        late.ok(f"USER {USER}")
+        assert late.err(f"PASS {PASSWORD}") == "[SYS/TEMP] Too many sessions, try again later."
+        assert late.end() == b""
+        mark = wait_until(lambda: re.search(r"(\[\d+\.\d+\] )-ERR \[SYS/TEMP\] Too many sessions", trace.read_text()))[1]
+        said = [line.partition(mark)[2] for line in trace.read_text().splitlines() if mark in line]
+    assert f'Received: "USER {USER}"' in said and 'Received: "PASS xxxxxxxxx"' in said
+    assert said[-1].startswith("Ended by a refusal; ")
 
 
 def test_a_server_that_ends_makes_room_for_the_next(site, start):

@@ -16,7 +16,7 @@ from popper.account import SAFE, Account, Credentials
 from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, Refused
 from popper.login import _is_roots, Login, mailbox_of
 from popper.peer import LATER, UNKNOWN, VERIFIED, Peer
-from processes import has_ended
+from processes import has_ended, in_child
 
 
 class Journal:
@@ -179,6 +179,34 @@ def test_while_others_of_the_address_are_tried_it_waits_and_takes_its_turn_after
     refused(Login(site.options(), Peer("192.0.2.1"), Journal(), guessers=guessers), b"mrose", b"x")
     assert naps == [login.LOOK_AGAIN, login.LOOK_AGAIN, 7.5]
     assert guessers.told == [("wait", *CALLER), True, ("failed", *CALLER)] and not guessers.sits
+
+
+def test_nobody_sits_while_he_waits_for_his_turn(site, monkeypatch):
+    guessers, slept = Guessers(7.5), []
+    monkeypatch.setattr(login.time, "sleep", lambda seconds: slept.append((seconds, guessers.sits)))
+    Login(site.options(), Peer("192.0.2.1"), Journal(), guessers=guessers)._let_wait(b"mrose")
+    assert slept == [(7.5, False)] and guessers.sits
+
+
+def test_who_never_finds_a_seat_is_sent_away_after_a_while(site, monkeypatch):
+    guessers, now = Guessers(seats=1_000_000), [1000.0]
+    monkeypatch.setattr(login.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(login.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    one = Login(site.options(), Peer("192.0.2.1"), Journal(), guessers=guessers)
+    refusal = refused(one, b"mrose", PASSWORD.encode())
+    assert (refusal.code, refusal.text) == (TEMPORARY, login.TOO_MANY_WRONG)
+    assert 1060.0 <= now[0] < 1061.0 and guessers.told == []
+
+
+def test_a_password_that_was_right_is_told_of_before_the_maildrop_is_opened(site):
+    def tried(password):
+        told = []
+        one = Login(site.options(), Peer("192.0.2.1"), Journal())
+        one.verified = lambda: told.append(one.account.user)
+        return refused(one, USER.encode(), password).code, told
+    site.mailbox().mkdir()
+    assert in_child(lambda: tried(b"wrong")) == str((AUTH, []))
+    assert in_child(lambda: tried(PASSWORD.encode())) == str((PERMANENT, [USER]))
 
 
 def test_who_is_too_late_is_not_tried_and_not_counted(site, naps, monkeypatch):

@@ -81,6 +81,18 @@ def test_eof_is_a_line_and_deletes_nothing(site):
     assert path.read_bytes() == mbox(ONE, TWO) and site.left_over() == []
 
 
+def test_who_does_not_wait_for_the_sign_off_has_quit_all_the_same(site):
+    """The connection is reset, for what we have said was not read."""
+    path = site.deliver(mbox(ONE, TWO))
+    pop = site.session(trace=str(site.place / "trace"), tcp=True).log_in()
+    pop.send("LIST\r\nDELE 1\r\nQUIT\r\n")
+    pop.socket.recv(1)
+    pop.hang_up()
+    said = (site.place / "trace").read_text()
+    assert "Ended by QUIT;" in said and "POP EOF" not in said
+    assert path.read_bytes() == mbox(TWO)
+
+
 @pytest.mark.parametrize("said", [(), ("USER mrose",)])
 def test_eof_before_login_is_no_news(site, said):
     pop = site.session()
