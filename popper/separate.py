@@ -80,6 +80,8 @@ class Separate:
         while True:
             try:
                 octets = self.line.recv(handover.LARGEST)
+            except ConnectionResetError:     # it left something of ours unread; what it said is still to be had
+                continue
             except OSError:
                 octets = b""
             try:

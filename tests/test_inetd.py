@@ -4,11 +4,15 @@ import os
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import wait_until
-from dialogue import PASSWORD, UID, USER, mbox, site          # noqa: F401  site is a fixture
+from dialogue import HOST, PASSWORD, UID, USER, mbox, site          # noqa: F401  site is a fixture
+from popper.handover import pack, pack_lines
+from popper.peer import Peer
+from popper.separate import Separate
 
 ONE = b"Subject: one\n\nOne.\n"
 
@@ -114,3 +118,19 @@ def test_who_is_traced_and_goes_before_he_says_his_password(site):
         pop.hang_up()
     text = trace.read_text()
     assert f'Received: "USER {USER}"' in text and "Ended by the client" in text and "somebody" not in text
+
+
+def test_what_was_said_before_something_was_left_unread_is_heard():
+    """The child ends while it is answered: its line is reset, which is told before what it has said."""
+    told = SimpleNamespace(critical=[], replayed=[])
+    log = SimpleNamespace(debugging=True, trace=None, critical=told.critical.append, concerns=lambda who: None,
+                          replay=lambda lines, name: told.replayed.extend(lines))
+    one = Separate(None, HOST, log, Peer("192.0.2.1", 4000), 0, 1, claimed=lambda: None)
+    one.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lines = [(1.0, 5, "what the stranger did")]
+    with one.line, theirs:
+        one.line.send(b"never read")
+        theirs.send(pack(b"E", b"1", pack_lines(lines), b"joe"))
+        theirs.close()
+        assert one._listen({}) is None
+    assert told.critical == [] and told.replayed == lines
