@@ -55,8 +55,9 @@ class Conversation:
         """A line as it may be logged."""
         if self._may_be_secret(line):
             return HIDDEN
-        words = line.split(None, 1)
-        if self.session.state == PASS and len(words) > 1 and words[0].lower() not in SECRET_FROM:
+        words, state = line.split(None, 1), self.session.state
+        if len(words) > 1 and _word(line) not in SECRET_FROM and (
+                state == PASS or state == USER and _word(line) not in COMMANDS):
             return words[0] + b" " + HIDDEN  # a password may begin with any word
         return masked(line)
 
@@ -65,7 +66,7 @@ class Conversation:
         state = self.session.state
         if line is TOO_LONG or state not in (USER, PASS):
             return False
-        word = b"".join(line.split(None, 1)[:1]).lower()
+        word = _word(line)
         if not word or word in COMMANDS or word in SECRET_FROM:
             return False
         return state == PASS or self.after_auth or word[:1] == b"p" or b"pass" in line.lower()
@@ -75,7 +76,8 @@ class Conversation:
         session = self.session
         asked_password = session.state == PASS
         self.secret = self._may_be_secret(line)
-        self.after_auth = line is not TOO_LONG and line[:4].lower() == b"auth"
+        word = b"" if line is TOO_LONG else _word(line)
+        self.after_auth = word == b"auth" or self.after_auth and word not in COMMANDS
         reply = session.receive(line)
         if asked_password and session.state == HALT and reply.ok:
             self.introduce()
@@ -123,6 +125,11 @@ class Conversation:
 
     def who(self) -> str:
         return f"{shown_name(self.session.user) or '(null)'} at {self.peer.name} ({self.peer.address})"
+
+
+def _word(line: bytes) -> bytes:
+    """The word of a command line, in lower case."""
+    return b"".join(line.split(None, 1)[:1]).lower()
 
 
 def text_of(reply: Reply) -> str:

@@ -365,7 +365,8 @@ class Master:
             "limits": {name: getattr(options, name) for name in LIMITS},
             "strangers": reception.crowd.strangers, "waiting": self.logins.waiting,
             "counters": {"connections": reception.counted, **self.logins.counters,
-                         "logins": self.logins.counters["logins"] + sum(each["state"] not in (LOGIN, OPENING) for each in sessions),
+                         "logins": self.logins.counters["logins"] + sum(
+                             each["state"] not in (LOGIN, OPENING) for each in sessions),
                          "turned_away": reception.turned_away},
             "sessions": sessions,
             "guessers": [{"kind": kind, "what": what, "failures": failures, "wait": wait}

@@ -12,7 +12,7 @@ from popper.forking import fork
 from popper.guessers import SEATS
 from popper.handover import pack, refused
 from popper.limits import neighbourhood
-from popper.login import LOOK_AGAIN, NO_ACCESS, TOO_MANY_WRONG
+from popper.login import LOOK_AGAIN, NO_ACCESS
 from popper.peer import Peer
 from popper.sessions import LOGIN, OPENING, REFUSED, TRANSACTION, Child, Sessions
 from popper.slots import packed
@@ -82,7 +82,7 @@ class Logins:
         if not late and self._is_crowded(connection):
             self._admit(connection)          # others have been tried since; it may have to wait longer for that
             return
-        refusal = Refused(TOO_MANY_WRONG, TEMPORARY) if late else self._fork(connection)
+        refusal = self._turned_away("guess_delay_max", connection) if late else self._fork(connection)
         if refusal:
             self._refuse(connection, refusal)
         else:
@@ -115,6 +115,10 @@ class Logins:
         if others:
             self.seats[child.seat] = others
 
+    def _turned_away(self, objection: str, connection) -> Refused:
+        code, text = self.reception.turn_away(objection, connection.address)
+        return Refused(text, code)
+
     def _refuse(self, connection, refusal: Refused) -> None:
         self._trace(connection, refusal)
         connection.let_go()
@@ -144,8 +148,7 @@ class Logins:
     def _fork(self, connection) -> "Refused | None":
         login, seat = connection.login, self._seat(connection)
         if self.sessions.is_full():
-            code, text = self.reception.turn_away("maxsessions", connection.address)
-            return Refused(text, code)
+            return self._turned_away("maxsessions", connection)
         child = Child(connection.number, shown_name(login.user), login.user, connection.address,
                       connection.finding.name, connection.asked)
         self.sessions.reserve(child)
@@ -200,6 +203,9 @@ class Logins:
         self.sessions.drop(child)
         self._stand_up(child)
         number, guessers = child.number, self.house.guessers
+        if os.WIFSIGNALED(status):
+            self.house.log.critical(f"process {pid}, session of {child.user}, was killed by signal "
+                                    f"{os.WTERMSIG(status)}")
         self.counters["received"] += received
         self.counters["sent"] += sent
         self.counters["logins"] += state not in (LOGIN, OPENING)

@@ -12,7 +12,7 @@ from popper.account import shown_name
 from popper.errors import PERMANENT, TEMPORARY
 from popper.handover import FROM_PROXY, LIVE, NOTED, TROUBLE, pack, unpack
 from popper.limits import Crowd, is_address
-from popper.login import NO_ACCESS
+from popper.login import NO_ACCESS, TOO_MANY_WRONG
 from popper.peer import LATER, UNNAMED, Finding, plain
 
 AT_ONCE = 64                   # connections or messages that are taken before it is anybody else's turn
@@ -23,6 +23,7 @@ TURNED_AWAY = {                # why: what the client is told
     "maxstrangers": (TEMPORARY, "Too many connections, try again later."),
     "accepts": (TEMPORARY, "Too many connections, try again later."),
     "allow_deny": (PERMANENT, NO_ACCESS),
+    "guess_delay_max": (TEMPORARY, TOO_MANY_WRONG),
 }
 
 

@@ -17,7 +17,7 @@ from popper.handover import Login, unpack
 from popper.login import LOOK_AGAIN, NO_ACCESS, TOO_MANY_WRONG
 from popper.logins import Logins
 from popper.peer import UNKNOWN, Finding
-from popper.reception import Connection
+from popper.reception import TURNED_AWAY, Connection
 from popper.sessions import LOGIN, REFUSED, Sessions
 
 WHO = ("192.0.2.1", b"mrose")
@@ -65,7 +65,7 @@ class Reception:
 
     def turn_away(self, objection, address):
         self.turned.append((objection, address))
-        return TEMPORARY, "Too many sessions, try again later."
+        return TURNED_AWAY[objection]
 
     def mark(self, number):
         return f"1.{number}"

@@ -387,6 +387,7 @@ HARD_TO_MEET = {
     "USER at HOST (ADDRESS): internal error before login: TEXT", "not upgraded: TEXT", "becoming FILE",
     "nobody came for N seconds", "ending now, and N sessions with it",
     "maxstrangers: a connection from ADDRESS is refused", "maxsessions: a connection from ADDRESS is refused",
+    "guess_delay_max: a connection from ADDRESS is refused", "process N, session of USER, was killed by signal N",
     "accepts: a connection from ADDRESS is refused", "Refused connection from ADDRESS by FILE:N: TEXT", "FILE: TEXT",
     "FILE:N: TEXT", "control: no socket can be made at FILE: TEXT", "control_group: there is no group TEXT",
     "FILE had the wrong size; what is lost of it is forgotten.", "FILE TEXT; guessers are not slowed down.",

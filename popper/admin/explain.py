@@ -16,6 +16,15 @@ SLOW_DNS = SLOW_AUTHENTICATION = SLOW_LOCKS = 2.0        # seconds from which on
 SLOW_SCAN = SLOW_DISK = SLOW_CLIENT = 10.0
 SILENT = 10.0                  # seconds of silence of another session that are worth a word
 RFC_TIMEOUT = 600              # seconds, RFC 1939.3
+# refusals that are nobody's fault: kind, and what they mean
+TURNED_AWAY = {
+    "Too many wrong passwords, try again later.": (
+        "guessers", "The password was not tried: so many wrong ones had come from this address, or for this name, that "
+        "no more logins could wait; `guess_delay_max` in popper.conf."),
+    "Too many sessions, try again later.": (
+        "maxsessions", "The password was not tried: as many sessions were under way as there may be at a time, "
+        "`maxsessions` in popper.conf."),
+}
 ANEW = "Clients take such messages for new, and retrieve them again."
 
 _DOTLOCK = re.compile(r'(.+) said "(.*)" and was (-?\d{1,9}) s old$', re.A)
@@ -25,7 +34,10 @@ _DAMAGED = re.compile(r"(?:(\S+): )?no envelope line at octet (\d{1,18})", re.A)
 
 class Finding:
     """kind: a word for programs; fault: whether somebody should do something; parts: texts and sessions, of which a
-    sentence is made when the names of sessions are known; holder: a session of whose end the sentence tells, too."""
+    sentence is made when the names of sessions are known; holder: a session of whose end the sentence tells, too.
+    usual: it is said of sessions in which nothing went wrong, and only to who asks for one of them, or for a user."""
+
+    usual = False
 
     def __init__(self, kind: str, fault: bool, *parts, holder: "Session | None" = None) -> None:
         self.kind = kind
@@ -56,6 +68,10 @@ def _fault(kind: str, *parts, holder: "Session | None" = None) -> Finding:
 
 def _note(kind: str, *parts) -> Finding:
     return Finding(kind, False, *parts)
+
+
+class _Usual(Finding):
+    usual = True
 
 
 def explain(session: Session, history: History) -> "list[Finding]":
@@ -90,6 +106,9 @@ def _login(session: Session, found: Facts, _):
     if not found.failures and any(each.is_denial for each in found.complaints):
         yield _fault("password", f"The password given for {user} is wrong, or there is no such user; the trace does "
                      "not say which.")
+    for each in found.complaints:
+        if each.text in TURNED_AWAY:
+            yield _note(*TURNED_AWAY[each.text])
     if session.outcome in (QUIT, CLOSED) and session.logged_in is None and not found.complaints:
         yield _note("probe", f"The client gave the name {user} and left without a password.") if user else \
             _note("no-login", "The client left without logging in.")
@@ -144,6 +163,9 @@ def _waits(session: Session, found: Facts, _):
     for seconds, obstacle in found.locks:
         if seconds >= SLOW_LOCKS and not any(each.is_lock for each in found.complaints):
             yield _fault("locks", f"The locks of {found.mailbox} took {lasting(seconds)}: " + _obstacle(obstacle))
+    if found.held:
+        yield _note("guessers", f"The login was held back for {lasting(found.held)}, because many wrong passwords had "
+                    "come from this address, or for this name; `guess_delay_max` in popper.conf.")
     if found.authentication >= SLOW_AUTHENTICATION:
         yield _fault("authentication", f"Checking the password took {lasting(found.authentication)}.")
     if found.scan >= SLOW_SCAN:
@@ -166,7 +188,7 @@ def _trouble(session: Session, found: Facts, _):
         elif "changed by another program" in each.text:
             yield _fault("changed", f"During the session {each.reason or 'another program changed the mailbox'}; "
                          "nothing was deleted. Does that program take the same locks, `locks` in popper.conf?")
-        elif each.code.startswith("SYS/") and not found.bug:
+        elif each.code.startswith("SYS/") and not found.bug and each.text not in TURNED_AWAY:
             yield _fault("trouble", f'"{_shown(each.command)}" was refused: {each.text}'
                          + (f" ({each.reason})" if each.reason else ""))
     if found.failed_update and not found.complaints:
@@ -246,12 +268,22 @@ def _end(session: Session, found: Facts, _):
         yield _note("open", "The trace does not have its end: it is under way yet, or its process was killed.")
     elif session.outcome == TIMEOUT:
         yield _timed_out(session, found)
+    elif session.outcome == CLOSED and session.logged_in is not None and session.word == "quit":
+        yield _unheard(session, found)
     elif session.outcome == CLOSED and session.logged_in is not None:
         amid = f" while message {found.sending.number} was sent" if found.sending and session.ours else ""
         yield Finding("no-quit", bool(found.marked or amid), f"The client closed the connection without QUIT{amid}"
                       + _left(session, found, ", so") + ".")
     elif session.outcome == SIGNAL:
         yield _fault("signal", "popper was told to end by a signal" + _left(session, found, ", and") + ".")
+
+
+def _unheard(session: Session, found: Facts) -> Finding:
+    """Of a client that did not stay for the answer to QUIT."""
+    count = found.deleted or found.deleting
+    done = f"; {_messages(count)} {'were' if count > 1 else 'was'} deleted" if count else _left(session, found, ", and")
+    return Finding("no-answer", bool(found.marked) and not count,
+                   f"The client sent QUIT and closed the connection without waiting for the answer{done}.")
 
 
 def _timed_out(session: Session, found: Facts) -> Finding:
@@ -274,8 +306,7 @@ def _left(session: Session, found: Facts, joined: str) -> str:
     """What became of the messages that were marked as deleted, as the end of a sentence."""
     count, deleted = len(found.marked), found.deleted or found.deleting
     if deleted:
-        plural = "s" * (deleted != 1)
-        return f"; what was marked was deleted all the same, {deleted} message{plural} (`update_on_abort`)"
+        return f"; what was marked was deleted all the same, {_messages(deleted)} (`update_on_abort`)"
     if not count:
         return "; nothing was marked as deleted"
     marked = f"the {count} messages that were marked" if count > 1 else "the message that was marked"
@@ -284,8 +315,26 @@ def _left(session: Session, found: Facts, joined: str) -> str:
     return f"{joined} {marked} as deleted {'stay' if count > 1 else 'stays'}"
 
 
+def _deleted(session: Session, found: Facts, _):
+    """For who asks where mail has gone."""
+    count = found.deleted or found.deleting
+    if not count:
+        return
+    missed = len(found.marked.difference(each.number for each in found.finished(session)))
+    rest = ""
+    if missed and count == len(found.marked):            # else the trace does not have all of it
+        rest = ", which it had not retrieved" if count == 1 else f", {missed} of which it had not retrieved" \
+            if missed < count else ", none of which it had retrieved"
+    yield _Usual("deleted", False, f"The session deleted {_messages(count)}{rest}.")
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'s' * (count != 1)}"
+
+
 def _shown(command: str) -> str:
     return command[:60] + ("..." if len(command) > 60 else "")
 
 
-RULES = (_dns, _login, _in_use, _waits, _trouble, _bulletins, _mistakes, _transfer, _unique_ids, _again, _end)
+RULES = (_dns, _login, _in_use, _waits, _trouble, _bulletins, _mistakes, _transfer, _unique_ids, _again, _end,
+         _deleted)

@@ -4,7 +4,7 @@ bounds: the ground on which `explain` stands."""
 import collections
 import re
 
-from popper.admin.traces import OPEN, QUIT, Session, Sessions
+from popper.admin.traces import HELD, OPEN, QUIT, Session, Sessions
 
 MOST_USERS = 20000             # of whom earlier sessions are remembered
 MOST_MESSAGES = 300000         # that are remembered of all of them
@@ -74,6 +74,7 @@ class Facts:
         self.mailbox = ""
         self.dns: "tuple[str, str, float] | None" = None         # address, name or "", seconds
         self.authentication = self.scan = self.disk = 0.0
+        self.held = 0.0                                          # seconds, after many wrong passwords
         self.locks: "list[tuple[float, str]]" = []               # seconds, who was in the way
         self.session_lock = False
         self.failures: "list[str]" = []                          # reasons of failed logins
@@ -94,7 +95,7 @@ class Facts:
 
     def gone(self, session: Session) -> "set[int]":
         """The messages that it deleted."""
-        return self.marked if session.outcome == QUIT and not self.failed_update else set()
+        return self.marked if (session.outcome == QUIT or self.deleted) and not self.failed_update else set()
 
     def finished(self, session: Session) -> "list[Retrieval]":
         """What was retrieved to its end; Qpopper does not tell of the end."""
@@ -128,6 +129,8 @@ def facts(session: Session) -> Facts:
             found.bug = bug.groups()
         else:
             _noted(found, text)
+    if not session.is_of_daemon:             # what its waits are counted in, see traces
+        found.authentication = max(0.0, found.authentication - found.held)
     return found
 
 
@@ -165,6 +168,8 @@ def _noted(found: Facts, text: str) -> None:
     elif line := _LOCKS.match(text):
         found.mailbox = line[1]
         found.locks.append((float(line[2]), line[3] or ""))
+    elif line := HELD.match(text):
+        found.held += float(line[1])
     elif line := _AUTHENTICATION.match(text):
         found.authentication = float(line[1])
     elif line := _SCAN.match(text):

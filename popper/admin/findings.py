@@ -40,6 +40,10 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _say(trial, arguments: dict, document: dict, console) -> None:
     count = len(trial.places)
     if arguments["--in-place"]:
@@ -51,22 +55,22 @@ def _say(trial, arguments: dict, document: dict, console) -> None:
         what = (f"{count} dumm{'y' if count == 1 else 'ies'} of {MESSAGES} messages in {dummy.directory}, as "
                 f"{account_of(dummy.uid).user}")
     console.say(f"{what}, {trial.jobs} at once, for {trial.seconds:.1f} s")
-    said = f"{document['rounds']} rounds, {document['rounds_a_second']} a second"
+    said = f"{_many(document['rounds'], 'round')}, {document['rounds_a_second']} a second"
     if trial.deleted:
-        said += f"; {trial.deleted} messages deleted"
+        said += f"; {_many(trial.deleted, 'message')} deleted"
     console.say(said + (f", {trial.delivered} put back" if trial.delivered else ""))
     if document["phases"]:
         console.table({"phase": "PHASE", "count": "COUNT", "median_ms": "MEDIAN ms", "worst_ms": "WORST ms"},
                       [{"phase": name, **row} for name, row in document["phases"].items()])
     for what, row in document["waits"].items():
-        console.say(f"waited for the {what} {row['count']} "
-                    f"times, {row['seconds']} s in all; the longest was {row['worst_ms']} ms: {row['worst_for']}")
+        console.say(f"waited for the {what} {_many(row['count'], 'time')}, {row['seconds']} s in all; the longest was "
+                    f"{row['worst_ms']} ms: {row['worst_for']}")
     if trial.busy:
-        console.say(f"turned away {trial.busy} times, because another session went on for longer than lock_timeout, "
-                    f"{trial.options.lock_timeout} s", "yellow")
+        console.say(f"turned away {_many(trial.busy, 'time')}, because another session went on for longer than "
+                    f"lock_timeout, {trial.options.lock_timeout} s", "yellow")
     if trial.killed:
-        console.say(f"killed in their update {trial.killed} sessions; the next one found {trial.settled['done']} "
-                    f"updates done, and {trial.settled['undone']} not begun")
+        console.say(f"killed in an update {_many(trial.killed, 'session')}; the next one found "
+                    f"{_many(trial.settled['done'], 'update')} done, and {trial.settled['undone']} not begun")
     for fault in document["faults"]:
         console.say(f"FAULT: {fault['what']}" + (f" ({fault['times']} times)" if fault["times"] > 1 else ""), "red")
     if not trial.faults:

@@ -21,16 +21,19 @@ def found(options, asked: Control):
     closed at once.
     """
     now, unknown = _running(asked)
-    held, opened = now["listening"], []
+    held, opened, tried = now["listening"], [], []
     try:
         for address, port in options.bindto:
-            if port and set(_names(address, port)) & set(held):
+            names = _names(address, port) if port else []
+            if ours := set(names) & set(held):
+                tried.extend(ours)
                 continue
             try:
                 opened.append(listen(address, port))
+                tried.append(name_of(place_of(opened[-1])))
             except ConfigError as mistake:
-                tried = [place_of(each)[1] for each in opened]
-                yield _told(mistake, port, port in tried, [each for each in held if _port(each) == port], now, unknown)
+                yield _told(mistake, port, _collide(names, tried, port),
+                            [each for each in held if _collide(names, [each], port)], now, unknown)
     finally:
         for each in opened:
             each.close()
@@ -48,7 +51,7 @@ def _running(asked: Control) -> "tuple[dict, str]":
 
 def _told(mistake: ConfigError, port: int, twice: bool, ours: "list[str]", now: dict, unknown: str):
     """What to say of an address that is not to be had. twice: bindto has this port before; ours: what the server holds
-    at this port."""
+    that is in its way."""
     number = getattr(mistake.__context__, "errno", 0)
     if number == errno.EACCES and os.geteuid() != 0:
         return f"{mistake}; whether the server can, only root may try", "", False
@@ -77,6 +80,13 @@ def _names(address: str, port: int) -> "list[str]":
     except OSError:
         return []
     return [name_of(place[:2]) for *_, place in places[:1]]
+
+
+def _collide(names: "list[str]", others: "list[str]", port: int) -> bool:
+    """Whether nobody can listen at one of these names beside one of the others."""
+    every = {name_of(("::", port)), name_of(("0.0.0.0", port))}
+    same = {each for each in others if _port(each) == port}
+    return bool(same and every.intersection(names)) or bool(same & {*names, *every})
 
 
 def _port(name: str) -> int:

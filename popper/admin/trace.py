@@ -55,7 +55,7 @@ from popper.admin.explain import History, explain
 from popper.admin.kept import Kept
 from popper.admin.logs import STANDARD_INPUT
 from popper.admin.tracelines import Reading, instant
-from popper.admin.traces import OUTCOMES, Choice, Named, Session, Sessions, exact, sessions
+from popper.admin.traces import OUTCOMES, Choice, Named, Session, Sessions, exact, network_of, sessions
 
 MOST_NAMES = 20                # sessions that one name may mean, of those that are listed
 
@@ -69,6 +69,7 @@ def run(arguments: dict, console) -> int:
 
 
 def _table(arguments: dict, options, console) -> int:
+    _check_command(arguments)
     choice, table = _choice(arguments), Sessions()
     traces = Traces(_files(arguments["FILE"], options), table, console)
     of_daemon = False
@@ -96,12 +97,14 @@ def _explain(arguments: dict, options, console) -> int:
         wanted = Named(text)
     elif text is not None:
         names = [text, *names]
-    choice, table = _choice(arguments), Sessions(lambda mark, when: True)
+    choice, table = _choice(arguments), Sessions(lambda mark: True)
     history, told, fine = History(table), [], 0
+    closely = wanted or choice.user or console.json
     traces = Traces(_files(names, options), table, console)
     for session in traces:
         findings = explain(session, history)
         if choice.fits(session) and (wanted is None or wanted.fits(session.mark, session.begun)):
+            findings = [finding for finding in findings if closely or not finding.usual]
             fine += not findings
             if findings or wanted or console.json:       # of a year's sessions most are fine, and not to be kept
                 told.append((session, findings))
@@ -114,7 +117,7 @@ def _explain(arguments: dict, options, console) -> int:
             console.say(traceview.brief(session, table.name(session)))
         for finding in findings:
             console.say("    " + finding.sentence(table.name), "yellow" if finding.fault else "")
-        if wanted and not findings:
+        if wanted and all(finding.usual for finding in findings):
             console.say("    Nothing went wrong.", "green")
     every = fine + sum(bool(findings) for _, findings in told)
     if not wanted and not every:
@@ -133,6 +136,7 @@ def _explained(session: Session, findings: list, table: Sessions) -> dict:
 
 def _follow(arguments: dict, options, console) -> int:
     choice = _choice({**arguments, "--since": None, "--until": None, "--outcome": None})
+    _check_name(*arguments["FILE"])
     path = arguments["FILE"][0] if arguments["FILE"] else options.trace or options.trace_file
     following.follow(path, choice, arguments["--sessions"], console)
     return os.EX_OK
@@ -158,16 +162,37 @@ def _files(names: "list[str]", options) -> "list[str]":
             meant = [form for form in usage.forms(__doc__) if form.split()[2] == name]
             raise Failed(f"expected: {meant[0]}" if meant else
                          f'{name}: No such file or directory; did you mean "trace {close[0]}"?', os.EX_USAGE)
-        if name != STANDARD_INPUT and plain_name(os.fsencode(name)) and "." not in name and not os.path.exists(name):
-            raise Failed(f"{name}: No such file or directory; for the sessions of a user: --user {name}", os.EX_NOINPUT)
+        _check_name(name)
     if names:
-        return names
+        return _different(names)
     places = list(dict.fromkeys(filter(None, (options.trace, options.trace_file))))
-    found = [place for place in places if os.path.exists(place)]
+    found = _different(place for place in places if os.path.exists(place))
     if not found:
         raise Failed(f"{' and '.join(places)}: No such file or directory; popperctl trace on USER makes one",
                      os.EX_NOINPUT)
     return found
+
+
+def _check_name(name: str = STANDARD_INPUT) -> None:
+    """A user may have been meant."""
+    if name != STANDARD_INPUT and plain_name(os.fsencode(name)) and "." not in name and not os.path.exists(name):
+        raise Failed(f"{name}: No such file or directory; for the sessions of a user: --user {name}", os.EX_NOINPUT)
+
+
+def _check_command(arguments: dict) -> None:
+    """What is no file may be a command with an option that it does not take."""
+    for name in arguments["FILE"][:1]:
+        meant = [form for form in usage.forms(__doc__) if usage.command(form) == name]
+        taken = sorted({option for form in meant for option in usage.options(form)})
+        given = [option for option, value in arguments.items()
+                 if option.startswith("-") and value not in (None, False) and option not in taken]
+        if meant and given and not os.path.exists(name):
+            raise Failed(f'{given[0]} is not an option of "trace {name}"; there is {", ".join(taken)}', os.EX_USAGE)
+
+
+def _different(names) -> "list[str]":
+    """Each file once."""
+    return list({os.path.realpath(name): name for name in names}.values())
 
 
 class Traces:
@@ -199,7 +224,7 @@ def _find(arguments: dict, options, console) -> "tuple[Session, str]":
     except ValueError:
         raise Failed(f'"{text}" is no session; write 4711, or 4711@18:22:48, as popperctl trace prints it',
                      os.EX_USAGE) from None
-    table, found = Sessions(wanted.fits), []
+    table, found = Sessions(lambda mark: mark == wanted.mark), []
     for session in Traces(_files(arguments["FILE"], options), table, console, wanted.mark):
         if wanted.fits(session.mark, session.begun):
             found.append(session)
@@ -222,9 +247,12 @@ def _no_session(text: str) -> Failed:
 
 def _choice(arguments: dict) -> Choice:
     """The sessions that the options choose."""
+    if arguments["--user"] == "":
+        raise Failed('"" is no name of a user', os.EX_USAGE)
     since, until = times.between(arguments["--since"], arguments["--until"], datetime.datetime.now())
     try:
-        Choice(address=arguments["--address"] or "")
+        if arguments["--address"] is not None:
+            network_of(arguments["--address"])
     except ValueError:
         raise Failed(f'"{arguments["--address"]}" is neither an address nor a network', os.EX_USAGE) from None
     try:

@@ -46,22 +46,24 @@ _MEANT = (("password supplied for", "AUTH"), ("lock busy", "IN-USE"), ("being un
 # beginning of a line that says how long something took: what for
 _TOOK = (("Client ", "DNS"), ("Locks of ", "locks"), ("Session lock of ", "locks"),
          ("Authentication took ", "authentication"), ("Scan of ", "scan"), ("Update of ", "disk"))
+HELD = re.compile(r"Too many logins failed: this one waits for (\d{1,9}\.\d{1,6}) s$", re.A)
 _UNNAMED = ('Client at "', 'Client address "')           # beginnings of complaints about the name of a client
 FAIL_DELAY = "fail_delay"      # what a wrong password is made to wait, by the directive of that name
+GUESSERS = "guessers"          # what a login is held back for, after many wrong passwords
 
 
 class Session:
     """What is known of one session, growing with its lines. mark: what its lines have in brackets.
 
-    process: the number of the process that it is, None where that is a daemon's child whose number is not told; begun,
-    last: times of its first and latest line; logged_in: when, or None; outcome: one of OUTCOMES; code: of the last -ERR
-    that had one; waits: {what for: seconds}; longest: (seconds, what for); lines: [(when, text), ...] where
-    they are kept, without those of texts of messages; left_out: how many are missing in it.
+    process: the number of the process that it is, None where that is a daemon's child whose number is not told; begun:
+    the earliest time of a line; last: that of the latest line; logged_in: when, or None; outcome: one of OUTCOMES;
+    code: of the last -ERR that had one; waits: {what for: seconds}; longest: (seconds, what for); lines:
+    [(when, text), ...] where they are kept, without those of texts of messages; left_out: how many are missing in it.
     """
 
     __slots__ = ("mark", "process", "begun", "last", "ours", "serviced", "host", "address", "user", "logged_in",
                  "commands", "word", "received", "sent", "outcome", "code", "over", "waits", "longest", "lines",
-                 "left_out", "_counted", "_how", "_failed", "_awaits")
+                 "left_out", "_counted", "_how", "_failed", "_awaits", "_held")
 
     def __init__(self, mark: str, when: float, ours: bool, keeps: bool = False) -> None:
         self.mark = mark
@@ -73,6 +75,7 @@ class Session:
         self.logged_in: "float | None" = None
         self.commands = self.received = self.left_out = self._counted = 0
         self.sent: "int | None" = None
+        self._held = 0.0                     # what is left of the wait of a login that is held back
         self.outcome = OPEN
         self.waits: "dict[str, float]" = {}
         self.longest = (0.0, "")
@@ -82,6 +85,11 @@ class Session:
         """One more line."""
         gap = when - self.last if when > self.last else 0.0
         self.last = when
+        self.begun = min(self.begun, when)   # a daemon may note its first lines before it writes them
+        if self._held and gap:
+            held = min(gap, self._held)
+            self._waited(GUESSERS, held)
+            self._held, gap = self._held - held, gap - held
         if self.lines is not None:
             if text.startswith("Sending line ") or len(self.lines) >= MOST_LINES:
                 self.left_out += 1
@@ -163,7 +171,7 @@ class Session:
             return self._was_named(gap)
         for beginning, what in _TOOK:
             if text.startswith(beginning) and (found := _SECONDS.search(text)):
-                self._waited(what, float(found[1]))
+                self._waited(what, self._without_guessers(what, float(found[1])))
                 if what == "DNS" and (found := _IS.match(text)):
                     self.host = found[2]
                 return True
@@ -205,11 +213,30 @@ class Session:
             return False
         self.over = True
         self.outcome = next((outcome for words, outcome in _ENDINGS if found[1].startswith(words)), UNKNOWN)
-        spent = {what: float(seconds) for what, seconds in _SPENT.findall(found[2] or "") if what != "all"}
-        if "authentication" in spent:
-            self.waits.pop(FAIL_DELAY, None)             # that counts as authentication there
+        spent = {what: self._without_guessers(what, float(seconds))
+                 for what, seconds in _SPENT.findall(found[2] or "") if what != "all"}
+        if "authentication" in spent:                    # it counts as that there
+            self.waits["authentication"] = self.waits.get("authentication", 0.0) + self.waits.pop(FAIL_DELAY, 0.0)
+        for what, seconds in spent.items():
+            unseen = round(seconds - self.waits.get(what, 0.0), 6)       # lines that are written late hide a pause
+            if unseen > self.longest[0]:
+                self.longest = (unseen, what)
         self.waits.update(spent)
         return True
+
+    def _was_held(self, text: str, gap: float) -> bool:
+        """Held back from now on."""
+        found = HELD.match(text)
+        if found:
+            self._held += float(found[1])
+            self._waited("popper", gap)
+        return bool(found)
+
+    def _without_guessers(self, what: str, seconds: float) -> float:
+        """How long that took, where popper counts it from before a login was held back, as it does without a daemon."""
+        if what != "authentication" or self.is_of_daemon:
+            return seconds
+        return max(0.0, seconds - self.waits.get(GUESSERS, 0.0))
 
     def _handed(self, text: str, gap: float) -> bool:
         """From a front of a daemon to the process that goes on with it."""
@@ -248,14 +275,14 @@ class Session:
 
 _ACTS = {"Re": Session._asked, "+O": Session._answered, "Se": Session._gave, "(v": Session._told, "En": Session._ended,
          "Ha": Session._handed, "Ms": Session._listed, "Po": Session._transmitted,
-         **{beginning[:2]: Session._took for beginning, _ in _TOOK if beginning[:2] != "Se"}}
+         "To": Session._was_held, **{beginning[:2]: Session._took for beginning, _ in _TOOK if beginning[:2] != "Se"}}
 
 
 class Sessions:
     """Takes lines in and puts them together. ended: sessions of which no line comes any more, to be taken out.
-    keeps(mark, when): whether the session that begins then is to keep its lines."""
+    keeps(mark): whether a session is to keep its lines."""
 
-    def __init__(self, keeps=lambda mark, when: False) -> None:
+    def __init__(self, keeps=lambda mark: False) -> None:
         self.keeps = keeps
         self.open: "dict[str, Session]" = {}
         self.ended: "list[Session]" = []
@@ -271,7 +298,7 @@ class Sessions:
                 self._close(session)
             elif len(self.open) >= MOST_OPEN:
                 self._close(next(iter(self.open.values())))
-            session = self.open[mark] = Session(mark, when, ours, self.keeps(mark, when))
+            session = self.open[mark] = Session(mark, when, ours, self.keeps(mark))
         over = session.over
         session.take(when, text)
         if session.over:
@@ -374,7 +401,7 @@ class Choice:
     def __init__(self, user: str = "", address: str = "", outcome: str = "", since: "float | None" = None,
                  until: "float | None" = None) -> None:
         self.user = user
-        self.network = _network(address) if address else None
+        self.network = network_of(address) if address else None
         self.outcome = outcome.lower()
         self.since = since
         self.until = until
@@ -396,7 +423,7 @@ class Choice:
             return False
 
 
-def _network(text: str):
+def network_of(text: str):
     """An address or network as traces have it, IPv4 that came over an IPv6 socket as IPv4. Raises ValueError."""
     network = ipaddress.ip_network(text if "/" in text else plain(text), strict=False)
     mapped = network.network_address.ipv4_mapped if network.version == 6 and network.prefixlen >= 96 else None

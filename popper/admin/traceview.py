@@ -75,7 +75,7 @@ def live(when: float, text: str, session: Session) -> str:
 def conversation(session: Session) -> "list[dict]":
     """The lines of a session that kept them: when, gap (seconds since the line before), who, text, waits
     [(seconds, what for), ...] that end with this line."""
-    again = Session(session.mark, session.begun, session.ours)
+    again = Session(session.mark, session.lines[0][0] if session.lines else session.begun, session.ours)
     found = []
     for when, text in session.lines:
         before, last = dict(again.waits), again.last

@@ -49,7 +49,7 @@ def _is_address(name: str) -> bool:
 def switch_on(directory: str, who: str, seconds: int) -> int:
     """Have sessions of a user or from an address traced for so long. -> the end, in seconds since 1970."""
     until = int(time.time()) + seconds
-    with _opened(directory, make=True) as place:
+    with _opened(directory, who, make=True) as place:
         _sweep(place)
         private = f".{who}.{os.getpid()}"
         descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600,
@@ -69,7 +69,7 @@ def switch_off(directory: str, who: str) -> bool:
     """End that; -> whether it was on."""
     if not os.path.isdir(directory):
         return False
-    with _opened(directory) as place:
+    with _opened(directory, who) as place:
         on = who in _sweep(place)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(who, dir_fd=place)
@@ -85,8 +85,9 @@ def listed(directory: str) -> "dict[str, int]":
 
 
 @contextlib.contextmanager
-def _opened(directory: str, make: bool = False):
-    """The descriptor of the directory, in which nobody else may write; made when it is missing."""
+def _opened(directory: str, who: str = "", make: bool = False):
+    """The descriptor of the directory, in which nobody else may write; made when it is missing. who: whose file is
+    meant, for an error."""
     if make:
         _make(directory)
     place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,6 +97,10 @@ def _opened(directory: str, make: bool = False):
             raise Failed(f"others than root may write in {directory}: chown root {directory}; chmod 755 {directory}",
                          os.EX_NOPERM)
         yield place
+    except OSError as error:
+        if error.filename and who:           # its name in there, or a private one
+            error.filename = os.path.join(directory, who)
+        raise
     finally:
         os.close(place)
 

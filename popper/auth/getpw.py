@@ -31,7 +31,7 @@ def authenticate(user: str, password: bytes, options, address: str = "") -> "Acc
         known = pwd.getpwnam(user)
     except KeyError:
         return None
-    if os.geteuid() not in (0, known.pw_uid):
+    if os.geteuid() not in (0, known.pw_uid) or known.pw_name != user:       # where case does not matter, it does here
         return None
     shadow = shadow_of(user)
     stored = shadow.hash if shadow else os.fsencode(known.pw_passwd)

@@ -3,24 +3,31 @@
 
 PAM_RHOST is the client's address, PAM_TTY `popper`: pam_access has something to go by, and pam_unix says where a wrong
 password came from. The delay after a failure is ours (`fail_delay`), not PAM's.
+
+PAM runs in a process of its own: its modules may wait, crash, change signals, the log, or leave files open, and nothing
+of that is left behind here.
 """
 
+import _signal
 import ctypes
 import os
 import pwd
+import select
 
 from popper.account import Account
 from popper.auth.getpw import complaint_about
-from popper.errors import PERMANENT, TEMPORARY, Denied, Refused
+from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, Refused
 
 # Numbers of <security/_pam_types.h>, Linux-PAM
 SUCCESS, BUF_ERR, PERM_DENIED, AUTH_ERR, CRED_INSUFFICIENT = 0, 5, 6, 7, 8
-AUTHINFO_UNAVAIL, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED, CONV_ERR = 9, 10, 11, 12, 13, 19
-AUTHTOK_EXPIRED = 27
+AUTHINFO_UNAVAIL, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED = 9, 10, 11, 12, 13
+CRED_EXPIRED, CRED_ERR, CONV_ERR, AUTHTOK_EXPIRED = 16, 17, 19, 27
 USER, TTY, RHOST, FAIL_DELAY = 2, 3, 4, 10
 PROMPT_ECHO_OFF, ERROR_MSG, TEXT_INFO = 1, 3, 4
 SILENT, DISALLOW_NULL_AUTHTOK = 0x8000, 0x0001
-NOT_GOOD_ENOUGH = (PERM_DENIED, AUTH_ERR, CRED_INSUFFICIENT, USER_UNKNOWN, MAXTRIES)
+NOT_GOOD_ENOUGH = (PERM_DENIED, AUTH_ERR, CRED_INSUFFICIENT, USER_UNKNOWN, MAXTRIES, CRED_EXPIRED, CRED_ERR)
+TROUBLE = "System error, can't verify passwords."
+EXPIRED = (ACCT_EXPIRED, NEW_AUTHTOK_REQD, AUTHTOK_EXPIRED)
 
 
 class Message(ctypes.Structure):
@@ -66,13 +73,63 @@ def authenticate(user: str, password: bytes, options, address: str = "") -> "Acc
         known = pwd.getpwnam(user)
     except KeyError:
         return None
-    if os.geteuid() not in (0, known.pw_uid):
+    if os.geteuid() not in (0, known.pw_uid) or known.pw_name != user:       # where case does not matter, it does here
         return None
-    _ask(user.encode(), password, options.pam_service.encode(), address.encode())
+    _apart(options.login_timeout, user.encode(), password, options.pam_service.encode(), address.encode())
     complaint = complaint_about(known, None, options, 0)     # of age and expiry PAM has decided
     if complaint:
         raise Denied(complaint, complaint)
     return Account(user, known.pw_uid, known.pw_gid, known.pw_dir)
+
+
+def _apart(seconds: int, *asked) -> None:
+    """What `_ask` says, in a process of its own, to which it has so many seconds."""
+    reading, writing = os.pipe()
+    verdict, child = b"", os.fork()
+    if not child:
+        try:
+            for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGCHLD, _signal.SIGALRM):
+                _signal.signal(number, _signal.SIG_DFL)
+            _signal.alarm(seconds + 1)       # should nobody be left to end it
+            null = os.open("/dev/null", os.O_RDWR)
+            for descriptor in range(3):      # the client may be there
+                os.dup2(null, descriptor)
+            os.write(writing, _verdict(*asked))
+        finally:
+            os._exit(0)
+    try:
+        os.close(writing)
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        if poll.poll(seconds * 1000):
+            verdict = os.read(reading, 4096)
+    finally:
+        os.close(reading)
+        if not verdict:
+            os.kill(child, _signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    if not verdict:
+        killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        raise Refused(TROUBLE, TEMPORARY, f"PAM: no answer in {seconds} s" if killed == _signal.SIGKILL
+                      else f"PAM: ended by signal {killed}" if killed else "PAM: ended without a word")
+    kind, text, reason = verdict.decode("utf-8", "replace").split("\0")
+    if kind == AUTH:
+        raise Denied(text, reason)
+    if kind:
+        raise Refused(text, kind, reason)
+
+
+def _verdict(*asked) -> bytes:
+    """What `_ask` says, in octets: the code of a refusal or nothing, its text, its reason."""
+    try:
+        _ask(*asked)
+    except Refused as refusal:
+        words = refusal.code, refusal.text, refusal.reason
+    except Exception as bug:                 # no locals: they hold secrets
+        words = PERMANENT, TROUBLE, f"PAM: {type(bug).__name__}: {bug}"
+    else:
+        words = "", "", ""
+    return "\0".join(words).encode("utf-8", "replace")
 
 
 def _ask(user: bytes, password: bytes, service: bytes, address: bytes) -> None:
@@ -85,7 +142,7 @@ def _ask(user: bytes, password: bytes, service: bytes, address: bytes) -> None:
             if value:
                 _check(_pam.pam_set_item(handle, item, value), handle)
         status = _pam.pam_authenticate(handle, SILENT | DISALLOW_NULL_AUTHTOK)
-        if status in NOT_GOOD_ENOUGH:
+        if status in NOT_GOOD_ENOUGH or status in EXPIRED:
             raise Denied("", f"PAM: {_words(handle, status)}")
         _check(status, handle)
         status = _pam.pam_acct_mgmt(handle, SILENT | DISALLOW_NULL_AUTHTOK)
@@ -133,7 +190,7 @@ def _user_of(handle) -> "bytes | None":
 def _check(status: int, handle) -> None:
     """Raise Refused for trouble of PAM's own, which is no wrong password."""
     if status != SUCCESS:
-        raise Refused("System error, can't verify passwords.", TEMPORARY if status == AUTHINFO_UNAVAIL else PERMANENT,
+        raise Refused(TROUBLE, TEMPORARY if status == AUTHINFO_UNAVAIL else PERMANENT,
                       f"PAM: {_words(handle, status)}")
 
 

@@ -20,7 +20,7 @@ from popper.errors import ConfigError
 from popper.options import settle
 
 LIMITS = {"maxsessions": 200, "sameaddrmax": 100, "maxstrangers": 2000, "accepts": 0}
-AWAY = ("maxsessions", "sameaddrmax", "maxstrangers", "accepts", "allow_deny")
+AWAY = ("maxsessions", "sameaddrmax", "maxstrangers", "accepts", "allow_deny", "guess_delay_max")
 
 
 def session(pid, user, **more):

@@ -3,7 +3,7 @@
 import pytest
 
 from popper.admin import facts
-from tracing import (ADDRESS, DELIVERED, QPOPPER_2, QPOPPER_4, asked, begun, deleted, ended, logged_in, opened,
+from tracing import (ADDRESS, DELIVERED, HOST, QPOPPER_2, QPOPPER_4, asked, begun, deleted, ended, logged_in, opened,
                      quitted, retrieved, session)
 from tracing import conf, popperctl, trace    # noqa: F401, fixtures
 
@@ -11,6 +11,11 @@ WHO = f"joe at {ADDRESS} ({ADDRESS})"
 BUSY = "/var/mail/joe lock busy!  Is another session active?"
 PERFECT = session(*logged_in(), *retrieved(1, 100), *deleted(1), *quitted(
     update="Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s"))
+
+
+HELD_BACK = "Too many logins failed: this one waits for 3.9 s"
+GUESSED = ("The login was held back for 3.9 s, because many wrong passwords had come from this address, or for this "
+           "name; `guess_delay_max` in popper.conf.")
 
 
 def refused(text, reason="", user="joe", address=ADDRESS, how="a refusal"):
@@ -35,7 +40,7 @@ def told(trace):                             # noqa: F811
 # -- one sentence each -------------------------------------------------------------------------------------------------
 
 SENTENCES = {
-    "nothing": (PERFECT, "Nothing went wrong."),
+    "nothing": (session(*logged_in(), *retrieved(1, 100), *quitted()), "Nothing went wrong."),
     "wrong password": (
         session(*begun(), *asked(), "Login of joe failed: wrong password", 2,
                 *refused('[AUTH] Password supplied for "joe" is incorrect.')),
@@ -95,11 +100,26 @@ SENTENCES = {
     "slow authentication": (
         session(*begun(), *asked(), "Authentication took 4.500 s; uid = 1000, gid = 1000", *opened()[1:], *quitted()),
         "Checking the password took 4.5 s."),
+    "held back after wrong passwords": (
+        session(*begun(), *asked(), HELD_BACK, 3.9, "Authentication took 4.050 s; uid = 1000, gid = 1000",
+                *opened()[1:], *quitted()),
+        GUESSED),
+    "held back by a daemon": (
+        session(*begun(), *asked(), HELD_BACK, 3.9, "Handed to process 4812", *opened(), *quitted(), pid="4700.7"),
+        GUESSED),
+    "too many wrong passwords": (
+        session(*begun(), *asked(), *refused("[SYS/TEMP] Too many wrong passwords, try again later.")),
+        "The password was not tried: so many wrong ones had come from this address, or for this name, that no more "
+        "logins could wait; `guess_delay_max` in popper.conf."),
+    "too many sessions": (
+        session(*begun(), *asked(), *refused("[SYS/TEMP] Too many sessions, try again later."), pid="4700.7"),
+        "The password was not tried: as many sessions were under way as there may be at a time, `maxsessions` in "
+        "popper.conf."),
     "a slow scan": (
         session(*logged_in(), "Scan of /var/mail/joe: 3 messages, 700 octets, in 12.000 s", *quitted()),
         "Looking through /var/mail/joe took 12 s."),
     "a slow update": (
-        session(*logged_in(), *quitted(update="Update of /var/mail/joe: 1 deleted, 2 left, in 75.500 s")),
+        session(*logged_in(), *quitted(update="Update of /var/mail/joe: 0 deleted, 3 left, in 75.500 s")),
         "The update of /var/mail/joe took 1 min 15 s."),
     "an update that failed behind the client's back": (
         session(*logged_in(), *deleted(1), "Update of /var/mail/joe: failed, in 0.500 s", *quitted()),
@@ -190,6 +210,11 @@ SENTENCES = {
                 "Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s", *ended("the client, without QUIT")),
         "The client closed the connection without QUIT; what was marked was deleted all the same, 1 message "
         "(`update_on_abort`)."),
+    "QUIT whose answer nobody heard": (
+        session(*logged_in(), 'Received: "quit"', f"+OK Pop server at {HOST} signing off.",
+                f"{WHO}: -ERR POP EOF or I/O Error", *ended("the client, without QUIT")),
+        "The client sent QUIT and closed the connection without waiting for the answer; nothing was marked as "
+        "deleted."),
     "a signal": (
         session(*logged_in(), *deleted(1), f"{WHO}: -ERR POP hangup", *ended("a signal 15")),
         "popper was told to end by a signal, and the message that was marked as deleted stays."),
@@ -201,7 +226,31 @@ SENTENCES = {
 @pytest.mark.parametrize("what", SENTENCES)
 def test_what_is_said(told, what):
     said, sentence = SENTENCES[what]
-    assert told(said) == [sentence]
+    deletes = what == "without QUIT, where that deletes"
+    assert told(said) == [sentence] + ["The session deleted 1 message, which it had not retrieved."] * deletes
+
+
+def test_what_was_not_tried_is_nobodys_fault(trace):     # noqa: F811
+    for what, kind in (("held back after wrong passwords", "guessers"), ("held back by a daemon", "guessers"),
+                       ("too many wrong passwords", "guessers"), ("too many sessions", "maxsessions")):
+        (row,) = trace("explain", "--json", said=[SENTENCES[what][0]]).json
+        assert [(each["kind"], each["fault"]) for each in row["findings"]] == [(kind, False)]
+
+
+def test_a_password_that_is_checked_slowly_after_it_was_held_back(told):
+    assert told(session(*begun(), *asked(), HELD_BACK, 8.4, "Authentication took 8.400 s; uid = 1000, gid = 1000",
+                        *opened()[1:], *quitted())) == [GUESSED, "Checking the password took 4.5 s."]
+    assert told(session(*begun(), *asked(), HELD_BACK, 3.9, "Handed to process 4812", 4.5,
+                        "Authentication took 4.500 s; uid = 1000, gid = 1000", *opened()[1:], *quitted(),
+                        pid="4700.7")) == [GUESSED, "Checking the password took 4.5 s."]
+
+
+def test_quit_whose_answer_nobody_heard_deletes(told):
+    assert told(session(*logged_in(), *retrieved(1, 100), *deleted(1), *deleted(2), 'Received: "quit"',
+                        "Update of /var/mail/joe: 2 deleted, 1 left, in 0.024 s", f"{WHO}: -ERR POP EOF or I/O Error",
+                        *ended("the client, without QUIT"))) == [
+        "The client sent QUIT and closed the connection without waiting for the answer; 2 messages were deleted.",
+        "The session deleted 2 messages, 1 of which it had not retrieved."]
 
 
 def test_all_that_went_wrong_is_said(told):
@@ -242,7 +291,8 @@ QPOPPER_END = ["+OK Pop server at pop.example.org signing off.", '(v2.53) Ending
     ([*QPOPPER_IN, 'Received: "retr 1"', "+OK 100 octets", 'Received: "quit"', *QPOPPER_END], "Nothing went wrong."),
 ], ids=range(5))
 def test_what_is_said_of_a_session_of_qpoppers(told, style, said, sentence):
-    assert told(session(*said, style=style)) == [sentence]
+    more = ["The session deleted 1 message, which it had not retrieved."] * ("update_on_abort" in sentence)
+    assert told(session(*said, style=style)) == [sentence, *more]
 
 
 # -- another session holds the mailbox ---------------------------------------------------------------------------------
@@ -446,7 +496,7 @@ def test_sessions_are_chosen_and_the_others_are_still_known(trace):             
 def test_a_program_gets_kinds_and_sessions(trace):                                          # noqa: F811
     done = trace("explain", "--json", said=[holder(), session(*HELD, at=300), PERFECT])
     findings = {row["session"]: row["findings"] for row in done.json}
-    assert findings["4711@12:00:00"] == []
+    assert [each["kind"] for each in findings["4711@12:00:00"]] == ["deleted"]
     assert [(each["kind"], each["fault"], each["session"]) for each in findings["4711@12:05:00"]] == [
         ("in-use", True, "4690")]
     assert findings["4711@12:05:00"][0]["text"].startswith("Another session holds the mailbox: 4690 from")
@@ -455,7 +505,8 @@ def test_a_program_gets_kinds_and_sessions(trace):                              
 def test_a_file_may_stand_in_the_place_of_the_session(trace, tmp_path):                     # noqa: F811
     (tmp_path / "t").write_text("".join(line for _, line in PERFECT))
     assert trace("explain", tmp_path / "t").out == "1 session; there is nothing to say of 1\n"
-    assert trace("explain", "4711", tmp_path / "t").out.endswith("\n    Nothing went wrong.\n")
+    assert trace("explain", "4711", tmp_path / "t").out.endswith(
+        "\n    The session deleted 1 message.\n    Nothing went wrong.\n")
 
 
 @pytest.mark.parametrize("limit, value", [("MOST_USERS", 2), ("MOST_MESSAGES", 12)])
@@ -476,7 +527,44 @@ def test_what_is_remembered_is_bounded(monkeypatch, limit, value):
     assert history.of("user49").recent and not history.of("user1").recent
 
 
-# -- what a session deleted ------------------------------------------------------------------------------------------
+# -- what a session deleted --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("got, gone, rest", [
+    ((1, 2, 3), (1,), "1 message"), ((1, 2, 3), (1, 2, 3), "3 messages"),
+    ((), (2,), "1 message, which it had not retrieved"),
+    ((3,), (1, 2, 3), "3 messages, 2 of which it had not retrieved"),
+    ((3,), (1, 2), "2 messages, none of which it had retrieved"),
+])
+def test_what_was_deleted_and_had_not_been_retrieved(told, got, gone, rest):
+    said = [line for number in got for line in retrieved(number, number * 100)]
+    said += [line for number in gone for line in deleted(number)]
+    update = f"Update of /var/mail/joe: {len(gone)} deleted, {3 - len(gone)} left, in 0.024 s"
+    assert told(session(*logged_in(), *said, *quitted(update=update))) == [
+        f"The session deleted {rest}.", "Nothing went wrong."]
+
+
+def test_more_was_deleted_than_the_trace_tells_of(told):
+    """Its beginning is in another file: nobody knows what was retrieved there."""
+    assert told(session(*logged_in(), *deleted(2), *quitted(
+        update="Update of /var/mail/joe: 2 deleted, 1 left, in 0.024 s")))[0] == "The session deleted 2 messages."
+
+
+def test_a_message_that_was_not_sent_to_its_end_is_not_retrieved(told):
+    said = ['Received: "retr 1"', "+OK 100 octets"]
+    assert told(session(*logged_in(), *said, *deleted(1), *quitted(
+        update="Update of /var/mail/joe: 1 deleted, 2 left, in 0.024 s")))[0] == (
+            "The session deleted 1 message, which it had not retrieved.")
+
+
+def test_what_was_deleted_is_said_to_who_asks_for_a_user(trace):           # noqa: F811
+    """Most sessions delete: of all of them this is not said, and they count as fine."""
+    assert trace("explain", said=[PERFECT]).out == "1 session; there is nothing to say of 1\n"
+    assert trace("explain", "--address", ADDRESS).out == "1 session; there is nothing to say of 1\n"
+    out = trace("explain", "--user", "joe").out
+    assert out.endswith("\n    The session deleted 1 message.\n1 session; there is nothing to say of 0\n")
+    (finding,) = trace("explain", "--json").json[0]["findings"]
+    assert finding == {"kind": "deleted", "fault": False, "text": "The session deleted 1 message.", "session": None}
+
 
 DELETED = ['Received: "dele 1"', "+OK Message 1 has been deleted."]
 

@@ -2,6 +2,7 @@
 really there: a disk that lies, programs that keep no rules, rights that are missing."""
 
 import glob
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import pytest
 from conftest import TREE, wait_until
 from ctl import popperctl                    # noqa: F401, a fixture
 from popper.admin import dummies, findings, looks, rounds, trial
+from popper.admin.console import Console
 from popper.admin.ledger import SESSION, Ledger
 from processes import Program, as_ordinary_user, forks, in_child
 
@@ -503,3 +506,22 @@ def test_pieces_can_stand_in_any_order():
     again = dummies.Pristine(b"".join(pristine.piece(index) for index in (2, 0, 1)), False)
     assert again.sizes == [pristine.sizes[index] for index in (2, 0, 1)]
     assert again.ids == pristine.unique_ids([2, 0, 1]) and sorted(again.ids) == sorted(pristine.ids)
+
+
+@pytest.mark.parametrize("number, said", [
+    (1, ["1 round, 1.0 a second; 1 message deleted", "waited for the dotlock 1 time, 1 s in all; ",
+         "turned away 1 time, ",
+         "killed in an update 1 session; the next one found 1 update done, and 1 not begun"]),
+    (2, ["2 rounds, 1.0 a second; 2 messages deleted", "waited for the dotlock 2 times, 1 s in all; ",
+         "turned away 2 times, ",
+         "killed in an update 2 sessions; the next one found 2 updates done, and 2 not begun"])])
+def test_one_is_not_many(number, said):
+    found = types.SimpleNamespace(places=[1], jobs=1, seconds=1.0, deleted=number, delivered=0, busy=number, faults={},
+                                  killed=number, settled={"done": number, "undone": number}, rounds=number,
+                                  options=types.SimpleNamespace(lock_timeout=10))
+    waits = {"dotlock": {"count": number, "seconds": 1, "worst_ms": 3.0, "worst_for": "somebody"}}
+    out = io.StringIO()
+    findings._say(found, {"--in-place": True}, {"rounds": number, "rounds_a_second": 1.0, "phases": {}, "waits": waits,
+                                                "faults": []}, Console(out, out))
+    lines = out.getvalue().splitlines()[1:]
+    assert all(line.startswith(beginning) for line, beginning in zip(lines, said, strict=False)) and len(lines) == 5

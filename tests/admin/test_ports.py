@@ -114,6 +114,16 @@ def test_an_address_that_is_named_twice(port):
                     "that port already") and fault
 
 
+@pytest.mark.parametrize("bindto, held, twice", [
+    (":{0} 127.0.0.1:{0}", "[::]:{0}", True), ("127.0.0.1:{0} :{0}", "127.0.0.1:{0}", True),
+    ("127.0.0.2:{0} 127.0.0.1:{0}", "127.0.0.2:{0}", False), (":1 127.0.0.1:{0}", "[::]:1", False)])
+def test_what_the_server_holds_is_in_the_way_of_what_comes_behind_it(taken, bindto, held, twice):
+    """To stop and start it would end in an outage: it cannot have both."""
+    ((what, remedy, fault),) = look(bindto.format(taken), listening=[held.format(taken)])
+    assert fault and ("an address before it in bindto has that port already" in what) == twice
+    assert not remedy
+
+
 @pytest.mark.root
 def test_who_is_not_root_cannot_try_low_ports(monkeypatch):
     def found():

@@ -97,6 +97,12 @@ def test_times_that_people_write(text, at_end, when):
     (["replay", "4711", ":110"], '":110" is not HOST:PORT'),
     (["replay", "4711", "localhost:65536"], '"localhost:65536" is not HOST:PORT'),
     (["--jsno"], '--jsno is not an option of "trace"; did you mean --json?'),
+    (["show", "--user", "joe"], '--user is not an option of "trace show"; there is --json, -C'),
+    (["follow", "--since", "1h"], '--since is not an option of "trace follow"; there is --address, --json, '),
+    (["--user", ""], '"" is no name of a user'), (["explain", "--user", ""], '"" is no name of a user'),
+    (["--address", ""], '"" is neither an address nor a network'),
+    (["explain", "--address", ""], '"" is neither an address nor a network'),
+    (["follow", "--address", ""], '"" is neither an address nor a network'),
     (["show", "--pace", "1"], '--pace is not an option of "trace show"; there is --json, -C'),
 ])
 def test_what_is_not_understood(trace, words, complaint):
@@ -118,11 +124,21 @@ def test_a_file_that_is_not_there(trace, tmp_path):
     assert done.err == f"popperctl: {tmp_path}/other: No such file or directory\n"
 
 
-@pytest.mark.parametrize("words", [["joe"], ["explain", "joe"], ["explain", "joe", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["joe"], ["explain", "joe"], ["explain", "joe", "--json"], ["follow", "joe"]],
+                         ids=" ".join)
 def test_a_user_in_the_place_of_a_file(trace, words):
     done = trace(*words, said=ALL)
     assert (done.status, done.out) == (os.EX_NOINPUT, "")
     assert done.err == "popperctl: joe: No such file or directory; for the sessions of a user: --user joe\n"
+
+
+def test_a_file_that_is_named_twice_is_read_once(trace, tmp_path):
+    write(tmp_path / "a.trace", JOE)
+    (tmp_path / "link.trace").symlink_to("a.trace")
+    again = tmp_path / "a.trace", f"{tmp_path}/./a.trace", tmp_path / "link.trace"
+    assert names(trace(*again)) == ["4711"]
+    assert trace("explain", *again).out.startswith("1 session;")
+    assert trace("show", "4711", *again).status == 0
 
 
 def test_both_traces_of_the_configuration_are_read(trace, conf, tmp_path):

@@ -32,7 +32,7 @@ QPOPPER_QUIT = ['Received: "quit"', "+OK Pop server at pop.example.org signing o
 
 def read(path, keeps=False):
     reading = Reading([str(path)])
-    return list(sessions(reading, Sessions(lambda mark, when: keeps))), reading
+    return list(sessions(reading, Sessions(lambda mark: keeps))), reading
 
 
 def one(tmp_path, *said, keeps=False, **how):
@@ -119,6 +119,26 @@ def test_lines_of_many_sessions_are_told_apart(tmp_path):
 
 
 # -- where a session begins and ends -----------------------------------------------------------------------------------
+
+LATE = session('Tracing session of "joe" in file "/t"', -9.5, *logged_in(), *quitted(), pid="4711.3", at=69.5)
+
+
+def test_a_session_begins_with_its_earliest_line(tmp_path, trace):          # noqa: F811
+    """Of which it is known only later that it is to be traced, the first line is written before those it noted."""
+    (found,), _ = read(write(tmp_path / "t", LATE))
+    assert (clock(found.begun, found.begun), round(found.seconds, 3)) == ("12:01:00", 0.02)
+    other = session(*logged_in("ann"), *quitted("ann"), pid="4711.3", at=600)
+    (tmp_path / "popper.trace").write_text(written(LATE) + written(other))
+    rows = trace("--json").json
+    assert [(row["session"], row["start"]) for row in rows] == [
+        ("4711.3@12:01:00", "2026-11-21T12:01:00"), ("4711.3@12:10:00", "2026-11-21T12:10:00")]
+    assert len(trace("--json", "--until", "2026-11-21 12:01:05").json) == 1
+    shown = trace("show", "4711.3@12:01:00").out
+    assert "C: user joe" in shown and " -- " not in shown and shown.splitlines()[4].startswith("12:01:09.500    ")
+    assert "+" not in shown.splitlines()[4][:24]
+    assert " joe from " in trace("explain", "4711.3@12:01:00").out
+    assert trace("show", "4711.3@12:01:09").status == 65
+
 
 def test_a_process_number_that_comes_again(tmp_path):
     first, second = session(*logged_in(), *quitted()), session(*logged_in("ann"), *quitted("ann"), at=60)
@@ -279,9 +299,49 @@ def test_what_popper_adds_up_itself_is_believed(tmp_path):
     assert found.longest == (2.0, "fail_delay")
 
 
+HELD = [*begun(), *asked(), "Too many logins failed: this one waits for 3.9 s", 3.93]
+TAKING_LONG = "Ended by QUIT; seconds: client 0.030, DNS 0.000, authentication {}, locks 0.000, all 4.300"
+
+
+@pytest.mark.parametrize("pid, said, authentication", [
+    (4711, ["Authentication took 4.050 s; uid = 1000, gid = 1000", *opened()[1:]], 4.05),
+    ("4700.7", ["Handed to process 4812", *opened()], 0.12),
+    (4711, ["[AUTH] Failed attempted login to joe from host (x) x", "Login of joe failed: wrong password",
+            'joe at x (x): -ERR [AUTH] Password supplied for "joe" is incorrect.'], 4.05)],
+    ids=["inetd", "daemon", "wrong again"])
+def test_a_login_that_is_held_back_waits_for_guessers(tmp_path, pid, said, authentication):
+    """Without a daemon popper's own sums have that wait in them."""
+    for end in ([], ended()[:1], [TAKING_LONG.format(f"{authentication:.3f}")]):
+        found = one(tmp_path, *HELD, *said, *end, pid=pid)
+        assert found.longest == (pytest.approx(3.9), "guessers") and found.waits["guessers"] == pytest.approx(3.9)
+        assert found.waits.get("authentication", 0.0) < 0.2 and found.waits.get("popper", 0.0) < 0.05
+
+
+def test_a_login_that_is_held_back_more_than_once_or_gives_up(tmp_path):
+    found = one(tmp_path, *HELD, "Too many logins failed: this one waits for 4.0 s", 4.0, "Handed to process 4812",
+                *opened(), pid="4700.7")
+    assert found.waits["guessers"] == pytest.approx(7.9, abs=0.05)
+    found = one(tmp_path, *HELD[:-1], 1.5, "joe at x (x): -ERR POP EOF or I/O Error", pid="4700.7")
+    assert found.waits == {"guessers": pytest.approx(1.5)}
+
+
+def test_what_is_written_late_hides_no_wait(tmp_path):
+    """What DNS said is written when it is asked for, in front of what was noted before: the pause falls there."""
+    found = one(tmp_path, *begun(), 5.02,
+                "(v0.1.0) Unable to get canonical name of client 192.0.2.1: no answer in time",
+                "Client 192.0.2.1 has no name to go by, after 0.001 s", -0.002,
+                "(v0.1.0) Timeout (5 secs) during nw read from (null) at x (x)",
+                "Ended by a timeout; seconds: client 5.019, DNS 0.001, authentication 0.000, all 5.020")
+    assert found.longest == (5.019, "client") == (found.waits["client"], "client")
+    found = one(tmp_path, *logged_in(), *[0.2, 'Received: "noop"', "+OK "] * 9, *ended()[:1],
+                "Ended by QUIT; seconds: client 1.800, DNS 0.000, all 1.9")
+    # a sum of pauses that are all there is no wait
+    assert found.longest == (pytest.approx(0.2, abs=1e-4), "client")
+
+
 def test_a_clock_that_goes_back_makes_no_wait(tmp_path):
     found = one(tmp_path, *logged_in(), -3600, 'Received: "stat"', "+OK 3 600", 2, *quitted())
-    assert found.longest == (2.0, "client") and found.seconds == 0 and found.outcome == "quit"
+    assert found.longest == (2.0, "client") and found.seconds == 2.0 and found.outcome == "quit"
 
 
 # -- what else may stand there -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from popper.admin import watches
 from popper.journal import watched
 from popper.options import settle
+from processes import in_child
 from tracing import conf, popperctl, trace    # noqa: F401, fixtures
 
 
@@ -204,3 +205,21 @@ def test_a_disk_that_is_full_leaves_nothing(trace, place, monkeypatch):    # noq
     monkeypatch.setattr(watches.os, "rename", full)
     done = trace("on", "joe")
     assert done.status == os.EX_IOERR and os.listdir(place) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", ["on", "off"])
+def test_where_one_may_not_write_the_path_is_told(command, popperctl, tmp_path):       # noqa: F811
+    place = tmp_path / "trace"
+    place.mkdir()
+    (place / "joe").write_text(f"{int(time.time()) + 60}\n")
+    for each in (tmp_path, *tmp_path.parents):
+        each.chmod(each.stat().st_mode | 0o055)
+    config = tmp_path / "popper.conf"
+    config.write_text(f"trace_dir {place}\n")
+
+    def tried():
+        os.setuid(4321)
+        done = popperctl("trace", command, "joe", "-C", config)
+        return repr((done.status, done.err))
+    assert in_child(tried) == repr((os.EX_NOPERM, f"popperctl: {place}/joe: Permission denied; try as root\n"))

@@ -7,8 +7,10 @@ import threading
 
 import pytest
 
+from conftest import wait_until
 from dialogue import ONE, THREE, TWO, mbox, site         # noqa: F401, a fixture
 from on_its_own import start                             # noqa: F401, a fixture
+from popper.guessers import Guessers
 from tracing import popperctl                            # noqa: F401, a fixture
 
 USER, PASSWORD = "mrose", "tanstaaf"
@@ -57,7 +59,7 @@ def test_the_table(traced):
     (row,) = traced.table()
     assert (row["user"], row["outcome"], row["commands"], row["logged_in"]) == (USER, "quit", 5, True)
     assert set(row["waits"]) >= {"client", "DNS", "authentication", "locks", "scan", "disk"}
-    assert row["pid"] == pop.child and traced.told() == []
+    assert row["pid"] == pop.child and traced.told() == ["The session deleted 1 message."]
 
 
 def test_the_session_of_a_daemon_tells_its_process(traced, start):         # noqa: F811
@@ -72,6 +74,38 @@ def test_the_session_of_a_daemon_tells_its_process(traced, start):         # noq
     (sentence, *_) = traced.told()
     assert sentence.startswith(f"Another session holds the mailbox: {daemon.pid}.1 (process {process}) from 127.0.0.1,")
     assert f"{daemon.pid}.1, process {process}: {USER} from " in traced.trace("show", f"{daemon.pid}.1").out
+
+
+@pytest.mark.parametrize("by_daemon", [False, True], ids=["inetd", "daemon"])
+def test_a_login_that_is_held_back(traced, start, by_daemon):              # noqa: F811
+    memory = Guessers(str(traced.site.place / "guessers"), 1)
+    for _ in range(20):
+        memory.failed("127.0.0.1", b"nobody-there")
+    memory.close()
+    if by_daemon:
+        start(trace_file=traced.file, trace_user=USER, guess_delay_max=1).log_in().quit()
+    else:
+        traced.log_in(tcp=True, guessers=str(traced.site.place / "guessers"), guess_delay_max=1).quit()
+    (row,) = wait_until(lambda: [row for row in traced.table() if row["outcome"] == "quit"])
+    assert row["longest_for"] == "guessers" and 0.9 < row["waits"]["guessers"] < 1.2
+    assert all(row["waits"].get(what, 0.0) < 0.5 for what in ("authentication", "popper"))
+    assert traced.told() == [
+        "The login was held back for 1.0 s, because many wrong passwords had come from this address, or for this name; "
+        "`guess_delay_max` in popper.conf."]
+
+
+def test_a_login_that_no_session_is_left_for(traced, start):               # noqa: F811
+    daemon = start(trace_file=traced.file, trace_user=USER, maxsessions=1)
+    first = daemon.log_in()
+    second = daemon.call()
+    second.ok(f"USER {USER}")
+    second.err(f"PASS {PASSWORD}")
+    second.end()
+    (row,) = wait_until(lambda: [row for row in traced.table() if row["outcome"] == "refused"])
+    assert row["ended"] == "refused (SYS/TEMP)" and traced.told() == [
+        "The password was not tried: as many sessions were under way as there may be at a time, `maxsessions` in "
+        "popper.conf."]
+    first.quit()
 
 
 def test_the_screen(traced):

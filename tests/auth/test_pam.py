@@ -3,20 +3,22 @@
 import ctypes
 import os
 import pwd
+import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import PASSWORD, TREE, RealAccount, wait_until
 from dialogue import PATIENCE, Dialogue
-from processes import as_nobody, in_child
+from processes import as_nobody, in_child, state_of
 
 from popper.account import Credentials
 from popper.auth import authenticate as ask_all
 from popper.auth import pam
 from popper.auth.pam import Message, Response, authenticate
-from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, Refused
+from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, HungUp, Refused
 from popper.options import Options
 
 pytestmark = pytest.mark.root
@@ -153,6 +155,90 @@ def test_a_server_that_cannot_be_asked_may_be_there_again(joe, service):
     assert told(joe.name, RIGHT, service(said.format("maxtries")))[0] == ""
 
 
+@pytest.fixture
+def waiting(service, tmp_path):
+    """(Options with a service that waits for ever, the file with the number of the process that does it)"""
+    begun, script = tmp_path / "begun", tmp_path / "wait"
+    script.write_text(f"#!/bin/sh\necho $$ >{begun}\nexec sleep 600\n")
+    script.chmod(0o755)
+    yield service(f"auth required pam_exec.so quiet {script}\n" + UNIX), begun
+    os.kill(int(begun.read_text()), signal.SIGKILL)      # pam_exec has it in a session of its own
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """The processes that PAM ran in."""
+    found, really = [], os.fork
+
+    def fork():
+        found.append(really())
+        return found[-1]
+    monkeypatch.setattr(pam.os, "fork", fork)
+    return found
+
+
+def test_a_module_that_waits_for_ever_is_trouble_after_a_while(joe, waiting, forked):
+    options, begun = waiting
+    options.login_timeout = 1
+    assert trouble(joe.name, RIGHT, options) == (TEMPORARY, "PAM: no answer in 1 s")
+    assert state_of(*forked) == ("", 0)
+
+
+def test_a_module_that_crashes_is_trouble_and_no_end_of_ours(joe, service, monkeypatch):
+    monkeypatch.setattr(pam, "_ask", lambda *asked: os.kill(os.getpid(), signal.SIGSEGV))
+    assert trouble(joe.name, RIGHT, service(UNIX)) == (TEMPORARY, "PAM: ended by signal 11")
+
+
+def test_an_error_of_ours_is_trouble(joe, service, monkeypatch):
+    monkeypatch.setattr(pam, "_ask", lambda *asked: {}["key"])
+    assert trouble(joe.name, RIGHT, service(UNIX)) == (PERMANENT, "PAM: KeyError: 'key'")
+    monkeypatch.setattr(pam, "_ask", lambda *asked: os._exit(0))
+    assert trouble(joe.name, RIGHT, service(UNIX)) == (TEMPORARY, "PAM: ended without a word")
+
+
+def test_what_modules_do_to_their_process_is_not_done_to_ours(joe, service, monkeypatch):
+    really = pam._ask
+
+    def ask(*asked):
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.open("/etc/shadow", os.O_RDONLY)
+        os.write(1, b"what a module prints")
+        os.chdir("/etc")
+        return really(*asked)
+    monkeypatch.setattr(pam, "_ask", ask)
+    before = os.getcwd(), os.listdir("/proc/self/fd"), signal.getsignal(signal.SIGCHLD)
+    assert authenticate(joe.name, RIGHT, service(UNIX)).user == joe.name
+    assert (os.getcwd(), os.listdir("/proc/self/fd"), signal.getsignal(signal.SIGCHLD)) == before
+
+
+def test_a_signal_ends_the_wait_for_pam(joe, waiting, forked):
+    """A session that is to end does so, and nobody goes on for it."""
+    options, begun = waiting
+
+    def ended():
+        def hang_up(number, frame):
+            raise HungUp("signal 15")
+        signal.signal(signal.SIGTERM, hang_up)
+        threading.Thread(target=lambda: (wait_until(lambda: begun.exists() and begun.read_text()),
+                                         os.kill(os.getpid(), signal.SIGTERM))).start()
+        with pytest.raises(HungUp):
+            authenticate(joe.name, RIGHT, options)
+        return state_of(forked[-1])
+    assert in_child(ended) == str(("", 0))
+
+
+@pytest.mark.parametrize("what", ["acct_expired", "new_authtok_reqd", "cred_expired", "authtok_expired", "cred_err"])
+def test_what_comes_before_the_password_was_right_is_no_news(joe, service, what):
+    """Whoever does not know it learns nothing of the account."""
+    assert told(joe.name, RIGHT, service(f"auth required pam_debug.so auth={what}\n" + UNIX))[0] == ""
+
+
+def test_a_name_is_the_accounts_own(joe, service, monkeypatch):
+    """Some directories know JOE too, and say joe; two names are two mailboxes."""
+    monkeypatch.setattr(pam.pwd, "getpwnam", lambda name: joe.entry)
+    assert authenticate(joe.name.upper(), RIGHT, service(UNIX)) is None
+
+
 def test_no_sleep_of_pams(joe, service):
     """Ours is the same for all failures; PAM's would be as long again, at random."""
     options = service("auth optional pam_faildelay.so delay=600000000\n" + UNIX)
@@ -161,7 +247,7 @@ def test_no_sleep_of_pams(joe, service):
 
 def test_another_user_than_was_asked_for_is_nobody(joe, service, monkeypatch):
     """A module may give a user another name; we know one, whose mailbox it is."""
-    monkeypatch.setattr(pam, "_user_of", lambda handle: b"root")
+    monkeypatch.setattr(pam, "_user_of", lambda handle: b"root")      # in the process that asks, too
     assert told(joe.name, RIGHT, service(UNIX)) == ("", "PAM has another name for this user")
 
 
