@@ -60,8 +60,8 @@ def test_root_reads_nothing_of_a_stranger(site):
     assert uid not in ("0", str(UID))
     pop.log_in()
     wait_until(lambda: not who_speaks(pop))
-    pop.ok("NOOP")                           # the next look at it buries it
-    assert Path(f"/proc/{pop.child}/task/{pop.child}/children").read_text() == ""
+    pop.ok("NOOP")                           # the look at it behind that buries it
+    wait_until(lambda: Path(f"/proc/{pop.child}/task/{pop.child}/children").read_text() == "")
     pop.quit()
 
 
