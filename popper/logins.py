@@ -204,8 +204,8 @@ class Logins:
         self._stand_up(child)
         number, guessers = child.number, self.house.guessers
         if os.WIFSIGNALED(status):
-            self.house.log.critical(f"process {pid}, session of {child.user}, was killed by signal "
-                                    f"{os.WTERMSIG(status)}")
+            self.house.log.warning(f"process {pid}, session of {child.user}, was killed by signal "
+                                   f"{os.WTERMSIG(status)}")
         self.counters["received"] += received
         self.counters["sent"] += sent
         self.counters["logins"] += state not in (LOGIN, OPENING)

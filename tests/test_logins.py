@@ -105,7 +105,8 @@ class Desk:
             options=options, guessers=self.guessers, ident="popper", host="pop.example.org", trace=None, rules=None,
             tell_seldom=lambda *words: self.seldom.append(words), watched=frozenset, trusts=lambda address: False,
             journal=lambda mark, watched: Journal(self.debugs, mark),
-            log=SimpleNamespace(debug=self.debugs.append, critical=self.debugs.append))
+            log=SimpleNamespace(debug=self.debugs.append, critical=self.debugs.append,
+                                warning=self.debugs.append))
         self.sessions = Sessions(2)
         loop = SimpleNamespace(at=lambda when, what: self.dates.append((when, what)),
                                after=lambda seconds, what: self.dates.append((self.now + seconds, what)))
@@ -197,10 +198,12 @@ def test_trouble_is_answered_at_once_and_no_wrong_password(desk, code):
     assert desk.logins.counters["denied"] == 0 and desk.guessers.told == [("wait", *WHO)]
 
 
-@pytest.mark.parametrize("status", [signal.SIGKILL, 70 << 8])
-def test_a_child_that_was_killed_is_let_go_of(desk, status):
+@pytest.mark.parametrize("status, told", [
+    (signal.SIGKILL, ["process 10001, session of mrose, was killed by signal 9"]), (70 << 8, [])])
+def test_a_child_that_was_killed_is_let_go_of(desk, status, told):
     desk.come()
     desk.logins.over(10001, int(status))
+    assert desk.debugs == told
     assert desk.reception.told == [(1, b"T", [])] and desk.reception.left == [1]
     assert desk.logins.counters["logins"] == 0 and desk.guessers.told == [("wait", *WHO)]
 
