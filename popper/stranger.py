@@ -25,6 +25,7 @@ from popper.session import HALT
 from popper.tally import Tally
 from popper.wire import TERMINATOR, Reply
 
+LAST_WORDS = 5                 # seconds to take what was sent before a refusal, and that
 UNSENT_MOST = 16384            # octets of replies that wait for a client to read them, before no more is read of it
 IN, OUT = select.POLLIN, select.POLLOUT      # epoll's have the same values
 
@@ -33,7 +34,7 @@ class Stranger:
     """A connection whose client nobody knows yet."""
 
     __slots__ = ("number", "source", "sink", "talk", "begun", "login_deadline", "deadline", "received", "sent",
-                 "unsent", "header", "credentials", "handed", "live", "events")
+                 "unsent", "header", "credentials", "handed", "leaving", "live", "events")
 
     def __init__(self, number: int, source: int, sink: int, talk: Conversation, login_timeout: int) -> None:
         self.number = number
@@ -48,6 +49,7 @@ class Stranger:
         self.header = None                   # a proxy.Header that is still being read
         self.credentials: "Credentials | None" = None    # that are handed over when all is sent
         self.handed = False                  # it is with somebody else; what is to be heard of that is awaited
+        self.leaving = False                 # it has only to take what it was sent
         self.live = False                    # lines for the log are told at once
         self.events = 0                      # what is waited for
 
@@ -171,7 +173,11 @@ class Front:
     def _attend(self, stranger: Stranger, event: int) -> None:
         """Something has come, or can be sent."""
         if event & OUT and not self._flush(stranger):
-            self._await(stranger)
+            if not stranger.leaving:
+                self._await(stranger)
+            return
+        if stranger.leaving:
+            self._gone(stranger, "a refusal")
             return
         if event & ~OUT:                     # also when it has hung up: reading tells
             try:
@@ -267,7 +273,7 @@ class Front:
         stranger.deadline = when
         if len(self.due) > 4 * len(self.strangers) + 64:          # most of them about times that were put off
             self.due = [(each.deadline, each.number) for each in self.strangers.values()
-                        if not each.handed or each.number in self.refusals]
+                        if not each.handed or each.leaving or each.number in self.refusals]
             heapq.heapify(self.due)
         heapq.heappush(self.due, (when, stranger.number))
 
@@ -281,6 +287,8 @@ class Front:
             reply = self.refusals.pop(number, None)
             if reply is not None:
                 self._send_away(stranger, reply, record=False)
+            elif stranger.leaving:
+                self._gone(stranger, "a refusal")
             elif not stranger.handed:
                 limits = [self.options.timeout, self.options.login_timeout]
                 stranger.talk.timed_out("write" if stranger.unsent else "read", min(filter(None, limits)))
@@ -299,18 +307,23 @@ class Front:
         self._tell(login.packed(), -1 if self.alone else stranger.source)
 
     def _send_away(self, stranger: Stranger, reply: Reply, record: bool = True) -> None:
-        """Answer once more, if that can be done at once, and let go."""
+        """Answer once more, and let go. Whose password was tried is to hear what came of it, if he takes what
+        was sent before in a while; for others there is no such time: they may have to make room."""
         stranger.talk.session.state = HALT
         if record:
             stranger.talk.record(reply)
         stranger.unsent.append(reply.status())
-        try:
-            self._flush(stranger)
-        except OSError:
-            pass
         if stranger.handed:                  # its log is told by whom it was handed to
             stranger.talk.log.debugging, stranger.talk.mistakes = False, 0
-        self._gone(stranger, "a refusal")
+        try:
+            stranger.leaving = not self._flush(stranger) and stranger.handed and not stranger.leaving
+        except OSError:
+            pass
+        if stranger.leaving:
+            self._wait_for(stranger, OUT)
+            self._look_again(stranger, time.monotonic() + LAST_WORDS)
+        else:
+            self._gone(stranger, "a refusal")
 
     def _gone(self, stranger: Stranger, ending: str) -> None:
         """It has gone without a login."""

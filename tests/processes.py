@@ -1,5 +1,7 @@
 """Other processes, for locks are between processes."""
 
+import encodings.ascii                       # noqa: F401, who becomes nobody may not be let into the library
+import encodings.idna                        # noqa: F401, nor into this
 import fcntl
 import os
 import subprocess

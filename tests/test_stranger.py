@@ -3,6 +3,7 @@
 The loop runs here until there is nothing to be done, and time passes when a test says so.
 """
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -24,7 +25,7 @@ from popper.handover import FROM_PROXY, LIVE, NOTED, Login, pack, unpack, unpack
 from popper.journal import NAME
 from popper.options import Options
 from popper.session import MOST_BAD
-from popper.stranger import UNSENT_MOST, Front
+from popper.stranger import LAST_WORDS, UNSENT_MOST, Front
 from popper.wire import LONGEST_FLOOD
 
 HOST = "pop.example.org"
@@ -498,6 +499,40 @@ def test_word_of_somebody_who_has_gone_meanwhile(office):
     for message in ((b"A", 1, "0", AUTH, ""), (b"T", 1), (b"G", 1), (b"X", 1, AUTH, "x"), (b"T", 99)):
         office.tell(*message)
     assert office.taken() == [] and not office.over and office.front.refusals == {}
+
+
+def handed_and_full(office):
+    """A client whose password is being tried, and who has not read what he was sent; -> he, and how much that is."""
+    client = office.call(small=True)
+    office.say(client, SIGNED_IN)
+    _, fd = office.login()
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += os.write(fd, b"x")
+    return client, sent
+
+
+def test_who_reads_late_hears_what_came_of_his_password(office):
+    client, sent = handed_and_full(office)
+    office.tell(b"A", 1, "0", AUTH, "")
+    office.run(LAST_WORDS / 2)
+    assert office.taken() == [] and 1 in office.front.strangers
+    assert client.recv(sent, socket.MSG_WAITALL) == b"x" * sent
+    office.run()
+    assert heard(client) == (b'-ERR [AUTH] Password supplied for "mrose" is incorrect.\r\n', END)
+    assert office.front.strangers == {} and [letter for letter, _, _ in office.taken()] == [b"E"]
+
+
+def test_who_never_reads_is_not_waited_for(office):
+    client, _ = handed_and_full(office)
+    office.tell(b"A", 1, "0", AUTH, "")
+    office.run(LAST_WORDS + 0.1)
+    assert office.front.strangers == {} and [letter for letter, _, _ in office.taken()] == [b"E"]
+    client, _ = handed_and_full(office)
+    office.tell(b"A", 2, "0", AUTH, "")
+    office.tell(b"X", 2, TEMPORARY, "Too many connections, try again later.")
+    assert office.front.strangers == {}, "who has to make room makes it at once"
 
 
 def test_a_refusal_that_waits_is_forgotten_with_who_waited(office):
