@@ -1,6 +1,5 @@
 """A directory of bulletins, users with places for their receipts, and popperctl to look after them: to import."""
 
-import encodings.ascii                       # noqa: F401, the same
 import io
 import os
 import shutil
@@ -8,11 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import filelock                              # noqa: F401, who becomes nobody may not be let into the library
 import pytest
 
 from ctl import Terminal, popperctl          # noqa: F401, a fixture
 from popper.bulletins import addressed, candidates
+from popper.library import library
+
+library("filelock")                          # who becomes nobody may not be let into it any more
 
 ROOT = os.geteuid() == 0
 UID = 65534                    # whom the users are when root runs the tests
