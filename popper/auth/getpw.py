@@ -12,6 +12,7 @@ from popper.account import Account
 from popper.auth.crypt import is_locked, verify
 from popper.errors import PERMANENT, Denied, Refused
 
+TROUBLE = "System error, can't verify passwords."
 SHELLS = "/etc/shells"
 ANY_SHELL = b"/POPPER/ANY/SHELL/"            # a line of SHELLS that lets in whatever shell somebody has
 
@@ -27,22 +28,28 @@ class Shadow(ctypes.Structure):
 
 
 def authenticate(user: str, password: bytes, options, address: str = "") -> "Account | None":
-    try:
-        known = pwd.getpwnam(user)
-    except KeyError:
-        return None
-    if os.geteuid() not in (0, known.pw_uid) or known.pw_name != user:       # where case does not matter, it does here
+    known = entry_of(user)
+    if known is None:
         return None
     shadow = shadow_of(user)
     stored = shadow.hash if shadow else os.fsencode(known.pw_passwd)
     if not shadow and known.pw_passwd == "x":
-        raise Refused("System error, can't verify passwords.", PERMANENT, "the shadow file cannot be read")
+        raise Refused(TROUBLE, PERMANENT, "the shadow file cannot be read")
     if not verify(password, stored):
         raise Denied("", "the account is locked or has an empty password" if is_locked(stored) else "wrong password")
     complaint = complaint_about(known, shadow, options, int(time.time()) // 86400)
     if complaint:
         raise Denied(complaint, complaint)
     return Account(user, known.pw_uid, known.pw_gid, known.pw_dir)
+
+
+def entry_of(user: str) -> "pwd.struct_passwd | None":
+    """The account of that very name, where directories may know it in others too, if this process may serve it."""
+    try:
+        known = pwd.getpwnam(user)
+    except KeyError:
+        return None
+    return known if os.geteuid() in (0, known.pw_uid) and known.pw_name == user else None
 
 
 def complaint_about(known, shadow, options, today: int) -> str:

@@ -11,11 +11,10 @@ of that is left behind here.
 import _signal
 import ctypes
 import os
-import pwd
 import select
 
 from popper.account import Account
-from popper.auth.getpw import complaint_about
+from popper.auth.getpw import TROUBLE, complaint_about, entry_of
 from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, Refused
 
 # Numbers of <security/_pam_types.h>, Linux-PAM
@@ -26,7 +25,6 @@ USER, TTY, RHOST, FAIL_DELAY = 2, 3, 4, 10
 PROMPT_ECHO_OFF, ERROR_MSG, TEXT_INFO = 1, 3, 4
 SILENT, DISALLOW_NULL_AUTHTOK = 0x8000, 0x0001
 NOT_GOOD_ENOUGH = (PERM_DENIED, AUTH_ERR, CRED_INSUFFICIENT, USER_UNKNOWN, MAXTRIES, CRED_EXPIRED, CRED_ERR)
-TROUBLE = "System error, can't verify passwords."
 EXPIRED = (ACCT_EXPIRED, NEW_AUTHTOK_REQD, AUTHTOK_EXPIRED)
 
 
@@ -69,11 +67,8 @@ def _no_wait(status, microseconds, data):
 
 
 def authenticate(user: str, password: bytes, options, address: str = "") -> "Account | None":
-    try:
-        known = pwd.getpwnam(user)
-    except KeyError:
-        return None
-    if os.geteuid() not in (0, known.pw_uid) or known.pw_name != user:       # where case does not matter, it does here
+    known = entry_of(user)
+    if known is None:
         return None
     _apart(options.login_timeout, user.encode(), password, options.pam_service.encode(), address.encode())
     complaint = complaint_about(known, None, options, 0)     # of age and expiry PAM has decided

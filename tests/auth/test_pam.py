@@ -235,7 +235,7 @@ def test_what_comes_before_the_password_was_right_is_no_news(joe, service, what)
 
 def test_a_name_is_the_accounts_own(joe, service, monkeypatch):
     """Some directories know JOE too, and say joe; two names are two mailboxes."""
-    monkeypatch.setattr(pam.pwd, "getpwnam", lambda name: joe.entry)
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: joe.entry)
     assert authenticate(joe.name.upper(), RIGHT, service(UNIX)) is None
 
 
