@@ -57,12 +57,12 @@ class Logins:
         login = connection.login
         if login is None:                    # gone meanwhile
             return
-        guessers = self.house.guessers
-        if self._is_crowded(connection):
+        guessers, seat = self.house.guessers, self._seat(connection)
+        if self._is_taken(seat):
             if time.monotonic() < connection.came + 2 * self.house.options.guess_delay_max:
                 self.loop.after(LOOK_AGAIN, lambda: self._admit(connection))
             else:
-                self._try(connection, True)
+                self._start(connection, True, seat)
             return
         wait = guessers.wait(connection.address, login.user) if guessers else 0.0
         if guessers and guessers.trouble:
@@ -73,25 +73,29 @@ class Logins:
             connection.asked = time.monotonic() + wait
             self.loop.at(connection.asked, lambda: self._try(connection, late))
         else:
-            self._try(connection, late)
+            self._start(connection, late, seat)
 
     def _try(self, connection, late: bool) -> None:
-        """late: too many before it had to wait already, and it is not tried at all."""
+        """Its turn has come."""
         if connection.login is None:         # gone meanwhile
             return
-        if not late and self._is_crowded(connection):
+        seat = self._seat(connection)
+        if not late and self._is_taken(seat):
             self._admit(connection)          # others have been tried since; it may have to wait longer for that
-            return
-        refusal = self._turned_away("guess_delay_max", connection) if late else self._fork(connection)
+        else:
+            self._start(connection, late, seat)
+
+    def _start(self, connection, late: bool, seat: bytes) -> None:
+        """late: too many before it had to wait already, and it is not tried at all."""
+        refusal = self._turned_away("guess_delay_max", connection) if late else self._fork(connection, seat)
         if refusal:
             self._refuse(connection, refusal)
         else:
             connection.let_go()
 
-    def _is_crowded(self, connection) -> bool:
-        """Whether as many of its address are being tried as may be at a time. What is being tried has not been counted
+    def _is_taken(self, seat: bytes) -> bool:
+        """Whether as many of one address are being tried as may be at a time. What is being tried has not been counted
         yet."""
-        seat = self._seat(connection)
         return bool(seat) and sum(map(self._sits, self.seats.get(seat, ()))) >= SEATS
 
     def _seat(self, connection) -> bytes:
@@ -145,8 +149,8 @@ class Logins:
             talk.end(login.received, login.sent, {"client": login.seconds}, login.seconds + waited)
         log.close()
 
-    def _fork(self, connection) -> "Refused | None":
-        login, seat = connection.login, self._seat(connection)
+    def _fork(self, connection, seat: bytes) -> "Refused | None":
+        login = connection.login
         if self.sessions.is_full():
             return self._turned_away("maxsessions", connection)
         child = Child(connection.number, shown_name(login.user), login.user, connection.address,
