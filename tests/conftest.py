@@ -190,6 +190,12 @@ class RealAccount:
             left.unlink(missing_ok=True)
 
 
+def change(account, *command, **how):
+    """Run a command of the shadow suite, again when another has the password files locked."""
+    line = [*command] if how else [*command, account.name]
+    wait_until(lambda: subprocess.run(line, capture_output=True, **how).returncode == 0)
+
+
 @pytest.fixture(scope="session")
 def account():
     joe = RealAccount("popjoe")

@@ -4,11 +4,10 @@ import contextlib
 import importlib
 import os
 import pwd
-import subprocess
 import sys
 
 import pytest
-from conftest import PASSWORD, RealAccount, wait_until
+from conftest import PASSWORD, RealAccount, change
 
 from popper.account import Account, Credentials
 from popper.auth import authenticate, crypt, getpw, modules
@@ -148,12 +147,6 @@ def joe(real):
     change(real, "usermod", "-s", "/bin/sh", "-e", "")
     change(real, "chage", "-M", "99999")
     change(real, "chpasswd", input=f"{real.name}:{PASSWORD}\n".encode())
-
-
-def change(account, *command, **how):
-    """Run a command of the shadow suite, again when another has the password files locked."""
-    line = [*command] if how else [*command, account.name]
-    wait_until(lambda: subprocess.run(line, capture_output=True, **how).returncode == 0)
 
 
 def told(account, password, options=None):
