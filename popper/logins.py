@@ -131,11 +131,7 @@ class Logins:
     def _trace(self, connection, refusal: Refused) -> None:
         """Tell a trace of a session that ends here. The log has a line for many of these (Seldom)."""
         login, house = connection.login, self.house
-        log = house.journal(self.reception.mark(connection.number), house.watched())
-        user = shown_name(login.user)
-        log.concerns(connection.address)
-        log.concerns(user)
-        log.unconcerned()
+        log = self.reception.journal(connection, shown_name(login.user))
         if log.debugging:
             peer = Peer(connection.address, connection.port)
             if connection.finding:

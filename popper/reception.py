@@ -284,12 +284,17 @@ class Reception:
 
     def _replay(self, connection: Connection, lines, user: str) -> None:
         """Log what was noted of a connection, whose client named this user."""
+        log = self.journal(connection, user)
+        log.replay(lines, connection.finding.name if connection.finding else connection.address)
+        log.close()
+
+    def journal(self, connection: Connection, user: str):
+        """The log of a connection that has no process of its own, whose client named this user."""
         log = self.house.journal(self.mark(connection.number), self.house.watched())
         log.concerns(connection.address)
         log.concerns(user)
         log.unconcerned()
-        log.replay(lines, connection.finding.name if connection.finding else connection.address)
-        log.close()
+        return log
 
     def mark(self, number: int) -> str:
         """What the lines of a connection have in the trace."""

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import wait_until
 from dialogue import PASSWORD, USER, site                    # noqa: F401  site is a fixture
-from popper import VERSION
+from popper import VERSION, reception
 from popper import logins as module
 from popper.errors import AUTH, PERMANENT, TEMPORARY
 from popper.guessers import SEATS
@@ -67,6 +67,8 @@ class Reception:
         self.turned.append((objection, address))
         return TURNED_AWAY[objection]
 
+    journal = reception.Reception.journal
+
     def mark(self, number):
         return f"1.{number}"
 
@@ -112,6 +114,7 @@ class Desk:
                                after=lambda seconds, what: self.dates.append((self.now + seconds, what)))
         self.logins = Logins(loop, self.house, self.sessions)
         self.logins.reception = self.reception = Reception()
+        self.reception.house = self.house
         self.forked = []
         if not forks:
             monkeypatch.setattr(module.os, "fork", lambda: self.forked.append(1) or 10000 + len(self.forked))
