@@ -2,6 +2,7 @@
 
 import gc
 import os
+import syslog
 import time
 
 from popper import inetd, journal, privilege
@@ -16,8 +17,6 @@ from popper.login import LOOK_AGAIN, NO_ACCESS
 from popper.peer import Peer
 from popper.sessions import LOGIN, OPENING, REFUSED, TRANSACTION, Child, Sessions
 from popper.slots import packed
-
-DEBUG = 7                      # a level of syslog's
 
 
 class Logins:
@@ -69,7 +68,7 @@ class Logins:
             self.house.tell_seldom(f"guessers {guessers.trouble}", guessers.trouble)
         late = bool(guessers) and guessers.late
         if wait > 0:
-            login.lines.append((time.time(), DEBUG, f"Too many logins failed: this one waits for {wait:.1f} s"))
+            login.lines.append((time.time(), syslog.LOG_DEBUG, f"Too many logins failed: this one waits for {wait:.1f} s"))
             connection.asked = time.monotonic() + wait
             self.loop.at(connection.asked, lambda: self._try(connection, late))
         else:
