@@ -14,6 +14,8 @@ from popper.account import plain_name
 from popper.admin.console import Failed
 from popper.admin.times import UNITS
 from popper.admin.tracelines import lasting
+from popper.auth.file import line_of
+from popper.errors import Refused
 from popper.options import MODULES
 from popper.peer import plain
 
@@ -222,7 +224,6 @@ def _is_known(user: str, options) -> bool:
     except KeyError:
         pass
     try:
-        with open(options.password_file or os.devnull, "rb") as file:
-            return any(line.startswith(user.encode() + b":") for line in file)
-    except OSError:
+        return bool(options.password_file) and line_of(user, options.password_file) is not None
+    except Refused:                          # it cannot be read here
         return True

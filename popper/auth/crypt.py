@@ -7,6 +7,7 @@ from _operator import _compare_digest
 from popper.errors import Denied
 from popper.library import library
 
+TROUBLE = "System error, can't verify passwords."          # what the client is told when that cannot be found out
 LIBRARIES = ("libcrypt.so.1", "libcrypt.so.2", "libcrypt.so", None)      # None: the C library itself (musl)
 DUMMIES = (b"$y$j9T$F5Jx5fExrKuPp53xLKQ..1$", b"$6$saltsaltsaltsalt$")
 SCHEMES = ("argon2", "bcrypt", "bcrypt_sha256", "scrypt", "sha512_crypt", "sha256_crypt", "md5_crypt", "apr_md5_crypt",

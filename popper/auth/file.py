@@ -7,7 +7,7 @@ popper runs as an ordinary user, that user.
 import os
 
 from popper.account import Account
-from popper.auth.crypt import verify
+from popper.auth.crypt import TROUBLE, verify
 from popper.errors import PERMANENT, Denied, Refused
 
 LARGEST = 67108864
@@ -15,7 +15,7 @@ NO_ID = 2**32 - 1              # as a number this means "leave as it is", beyond
 
 
 def authenticate(user: str, password: bytes, options, address: str = "") -> "Account | None":
-    fields = _line_of(user, options.password_file) if options.password_file else None
+    fields = line_of(user, options.password_file) if options.password_file else None
     if fields is None:
         return None
     if not verify(password, fields[1]):
@@ -44,14 +44,14 @@ def account_of(user: str, fields: "list[bytes]", options) -> Account:
     return Account(user, uid, gid, home)
 
 
-def _line_of(user: str, path: str) -> "list[bytes] | None":
+def line_of(user: str, path: str) -> "list[bytes] | None":
     """The fields of a user's line; the whole file is read whoever asks, so that a name's place takes no time."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             octets = file.read(min(LARGEST, os.fstat(descriptor).st_size))
     except OSError as error:
-        raise Refused("System error, can't verify passwords.", PERMANENT, f"{path}: {error.strerror}") from None
+        raise Refused(TROUBLE, PERMANENT, f"{path}: {error.strerror}") from None
     found, name = None, user.encode()
     for line in octets.split(b"\n"):
         fields = line.rstrip(b"\r").split(b":")

@@ -9,10 +9,9 @@ import pwd
 import time
 
 from popper.account import Account
-from popper.auth.crypt import is_locked, verify
+from popper.auth.crypt import TROUBLE, is_locked, verify
 from popper.errors import PERMANENT, Denied, Refused
 
-TROUBLE = "System error, can't verify passwords."
 SHELLS = "/etc/shells"
 ANY_SHELL = b"/POPPER/ANY/SHELL/"            # a line of SHELLS that lets in whatever shell somebody has
 

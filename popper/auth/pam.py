@@ -14,7 +14,8 @@ import os
 import select
 
 from popper.account import Account
-from popper.auth.getpw import TROUBLE, complaint_about, entry_of
+from popper.auth.crypt import TROUBLE
+from popper.auth.getpw import complaint_about, entry_of
 from popper.errors import AUTH, PERMANENT, TEMPORARY, Denied, Refused
 
 # Numbers of <security/_pam_types.h>, Linux-PAM
