@@ -11,6 +11,8 @@ import re
 from popper.admin.facts import Facts, History, facts, key_of
 from popper.admin.tracelines import clock, lasting
 from popper.admin.traces import CLOSED, ERROR, OPEN, OUTCOMES, QUIT, REFUSED, SIGNAL, TIMEOUT, Session
+from popper.login import TOO_MANY_WRONG
+from popper.reception import TURNED_AWAY as REFUSALS
 
 SLOW_DNS = SLOW_AUTHENTICATION = SLOW_LOCKS = 2.0        # seconds from which on it is worth a sentence
 SLOW_SCAN = SLOW_DISK = SLOW_CLIENT = 10.0
@@ -18,10 +20,10 @@ SILENT = 10.0                  # seconds of silence of another session that are 
 RFC_TIMEOUT = 600              # seconds, RFC 1939.3
 # refusals that are nobody's fault: kind, and what they mean
 TURNED_AWAY = {
-    "Too many wrong passwords, try again later.": (
+    TOO_MANY_WRONG: (
         "guessers", "The password was not tried: so many wrong ones had come from this address, or for this name, that "
         "no more logins could wait; `guess_delay_max` in popper.conf."),
-    "Too many sessions, try again later.": (
+    REFUSALS["maxsessions"][1]: (
         "maxsessions", "The password was not tried: as many sessions were under way as there may be at a time, "
         "`maxsessions` in popper.conf."),
 }
